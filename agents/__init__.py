@@ -1,0 +1,1 @@
+"""PipelineSpec in, recommendations out: three thin agents and the local rules around them."""

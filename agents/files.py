@@ -1,0 +1,275 @@
+"""Files that come in: YAML, JSON and JSONL, read safely and checked, with errors that name file, line and field.
+
+A pipeline that is refused is an entry like the others (InvalidPipeline), so nothing that came in is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from agents.schema import PipelineSpec
+from console import BadInput, shorten
+
+Model = TypeVar("Model", bound=BaseModel)
+_Loc = tuple[int | str, ...]
+
+PIPELINE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class InvalidPipeline:
+    """One entry of a pipeline file that was refused."""
+
+    pipeline_id: str
+    where: str
+    error: str
+
+
+@dataclass(frozen=True)
+class ReadPipeline:
+    """One accepted entry of a pipeline file."""
+
+    spec: PipelineSpec
+    where: str
+
+
+def load_yaml_model(path: Path, model: type[Model]) -> Model:
+    """One YAML file as one checked object. Raises BadInput naming file, line and field."""
+    document = _parse_yaml(path, _read(path))
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        raise BadInput(describe(error, model, str(path), document)) from None
+
+
+def read_pipelines(paths: Sequence[Path]) -> list[ReadPipeline | InvalidPipeline]:
+    """Every entry of every file, in order. Raises BadInput when a whole file cannot be read.
+
+    Ids must differ, since reports are found by id: the second entry with one id is refused.
+    """
+    seen: dict[str, str] = {}
+    entries: list[ReadPipeline | InvalidPipeline] = []
+    for path in paths:
+        for entry in _entries(path):
+            if isinstance(entry, ReadPipeline) and entry.spec.id in seen:
+                error = f"{entry.where}: id: {entry.spec.id!r} is taken by {seen[entry.spec.id]}; ids must differ"
+                entries.append(InvalidPipeline(entry.spec.id, entry.where, error))
+                continue
+            if isinstance(entry, ReadPipeline):
+                seen[entry.spec.id] = entry.where
+            entries.append(entry)
+    return entries
+
+
+def describe(error: ValidationError, model: type[BaseModel], where: str, document: _Document | None = None) -> str:
+    """A validation error as one line: where, field, what was found, what is allowed; at most three fields."""
+    problems = error.errors(include_url=False, include_context=False)
+    told = "; ".join(_problem(one["type"], one["loc"], one["input"], one["msg"], model) for one in problems[:3])
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    line = f":{document.line(problems[0]['loc'])}" if document else ""
+    return f"{where}{line}: {told}{more}"
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text("utf8")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: is a folder; give a file") from None
+    except PermissionError:
+        raise BadInput(f"{path}: may not be read by this user") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: is not UTF-8 text (byte {error.start})") from None
+    if not text.strip():
+        raise BadInput(f"{path}: is empty")
+    return text
+
+
+def _entries(path: Path) -> Iterator[ReadPipeline | InvalidPipeline]:
+    if path.suffix not in PIPELINE_SUFFIXES:
+        raise BadInput(f"{path}: ends in {path.suffix!r}; allowed: {', '.join(PIPELINE_SUFFIXES)}")
+    text = _read(path)
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                yield _json_line(f"{path}:{number}", line)
+        return
+    document = _parse_json(path, text) if path.suffix == ".json" else _parse_yaml(path, text)
+    prefix, items = _pipeline_list(path, document.data)
+    for index, item in enumerate(items):
+        yield _check(item, str(path), document.below((*prefix, index) if prefix is not None else ()))
+
+
+def _pipeline_list(path: Path, data: object) -> tuple[_Loc | None, list[object]]:
+    """The list of pipelines, and where in the document it stands (None: the document is one pipeline)."""
+    if isinstance(data, list):
+        found: tuple[_Loc | None, list[object]] = ((), data)
+    elif isinstance(data, dict) and isinstance(data.get("pipelines"), list):
+        unknown = [str(key) for key in data if key != "pipelines"]
+        if unknown:
+            raise BadInput(f"{path}: unknown key {shorten(unknown[0], 60)!r} beside 'pipelines'")
+        found = (("pipelines",), data["pipelines"])
+    elif isinstance(data, dict):
+        found = (None, [data])
+    else:
+        raise BadInput(f"{path}: found {reprlib.repr(data)}; allowed: a list of pipelines, or one pipeline")
+    if not found[1]:
+        raise BadInput(f"{path}: holds no pipeline")
+    return found
+
+
+def _json_line(where: str, line: str) -> ReadPipeline | InvalidPipeline:
+    try:
+        data = json.loads(line, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        return InvalidPipeline("", where, f"{where}: is not JSON: {shorten(str(error))}")
+    return _check(data, where, None)
+
+
+def _check(item: object, where: str, document: _Document | None) -> ReadPipeline | InvalidPipeline:
+    named = item.get("id") if isinstance(item, dict) else None
+    pipeline_id = shorten(named, 80) if isinstance(named, str) else ""
+    place = f"{where}:{document.line(())}" if document and document.node else where
+    try:
+        return ReadPipeline(PipelineSpec.model_validate(item), place)
+    except ValidationError as error:
+        located = document if document and document.node else None
+        return InvalidPipeline(pipeline_id, place, describe(error, PipelineSpec, where, located))
+
+
+@dataclass(frozen=True)
+class _Document:
+    """Parsed data and, for YAML, the nodes it came from, which know their lines."""
+
+    data: object
+    node: yaml.Node | None = None
+
+    def line(self, loc: _Loc) -> int:
+        """The line of the deepest part of `loc` that stands in the file."""
+        node = self.node
+        line = node.start_mark.line + 1 if node else 1
+        for key in loc:
+            key_line, node = _child(node, key)
+            if node is None:
+                break
+            line = key_line
+        return line
+
+    def below(self, loc: _Loc) -> _Document:
+        """The same document seen from `loc`."""
+        node = self.node
+        for key in loc:
+            _, node = _child(node, key)
+        return _Document(None, node)
+
+
+def _child(node: yaml.Node | None, key: int | str) -> tuple[int, yaml.Node | None]:
+    """A node's child and the line its key stands on."""
+    if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+        child = node.value[key]
+        return child.start_mark.line + 1, child
+    if isinstance(node, yaml.MappingNode):
+        for name, child in node.value:
+            if name.value == str(key):
+                return name.start_mark.line + 1, child
+    return 0, None
+
+
+def _parse_yaml(path: Path, text: str) -> _Document:
+    loader = yaml.CSafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        _refuse_duplicate_keys(node, set())
+        return _Document(loader.construct_document(node), node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise BadInput(f"{path}{line}: is not YAML: {shorten(error.problem or str(error))}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: is not YAML: {shorten(str(error))}") from None
+    finally:
+        loader.dispose()
+
+
+def _refuse_duplicate_keys(node: yaml.Node | None, seen: set[int]) -> None:
+    # An alias makes one node stand in many places; each is walked once, or a small file could cost hours.
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {shorten(key.value, 60)!r} stands twice", problem_mark=key.start_mark
+                )
+            keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+            _refuse_duplicate_keys(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_duplicate_keys(value, seen)
+
+
+def _parse_json(path: Path, text: str) -> _Document:
+    try:
+        return _Document(json.loads(text, object_pairs_hook=_no_duplicates))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}:{error.lineno}: is not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: is not JSON: {shorten(str(error))}") from None
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {shorten(twice, 60)!r} stands twice")
+    return found
+
+
+# --- saying what is wrong --------------------------------------------------------------------------------
+
+
+def _problem(kind: str, loc: _Loc, found: object, message: str, model: type[BaseModel]) -> str:
+    field = ".".join(map(str, loc)) or "entry"
+    if kind == "extra_forbidden":
+        allowed = ", ".join(_fields_at(model, loc[:-1])) or "no more keys"
+        return f"unknown key {shorten(field, 80)!r}; allowed: {allowed}"
+    if kind == "missing":
+        return f"{field}: is missing"
+    if kind == "model_type":
+        return f"{field}: found {reprlib.repr(found)}; allowed: a mapping of {', '.join(_fields_at(model, loc))}"
+    said = message.removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{field}: {said}" if loc else said
+    return f"{field}: found {reprlib.repr(found)}; {said[0].lower()}{said[1:]}"
+
+
+def _fields_at(model: type[BaseModel], loc: _Loc) -> Sequence[str]:
+    """The names allowed at a place in a model; empty where the place is no model."""
+    current: Any = model
+    for key in loc:
+        fields: Mapping[str, Any] = getattr(current, "model_fields", {})
+        if key not in fields:
+            continue  # an index into a list, or a union's tag
+        current = _model_in(fields[str(key)].annotation)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

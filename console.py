@@ -1,0 +1,128 @@
+"""What the four commands share: exit codes, one-line errors, tables, progress.
+
+    PlumblineError     what a user can act on; printed as one line, never as a stack
+    ├── BadInput       exit 2: a file, field or option is wrong, and the message says which
+    └── CannotJudge    exit 3: endpoint down, too little evidence, the client was the bottleneck
+
+People read stderr; with ``--json``, stdout is one JSON document and nothing else.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from types import FrameType
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+# A file or a pipe has no width of its own; 80 columns would fold every table.
+stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
+
+
+class ExitCode(IntEnum):
+    """What every command's exit status means."""
+
+    DONE = 0
+    VERDICT_AGAINST = 1
+    BAD_INPUT = 2
+    NOT_JUDGED = 3
+
+
+class PlumblineError(Exception):
+    """Something the user can act on; its text is one line that says what, where and what to do."""
+
+    exit_code = ExitCode.VERDICT_AGAINST
+
+
+class BadInput(PlumblineError):
+    """A file, field or option is not allowed."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
+class CannotJudge(PlumblineError):
+    """The work could not be done or judged: no endpoint, no memory, no network, too little evidence."""
+
+    exit_code = ExitCode.NOT_JUDGED
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    """One line of at most `limit` characters, so that a 10 MB value cannot become a 10 MB message."""
+    head = " ".join(printable(text[: 4 * limit]).split())
+    return head if len(head) <= limit and len(text) <= 4 * limit else head[: limit - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """`text` without control characters but newlines: a name must not move the cursor or colour the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:
+    """Print rows for people on stderr; `right` names the columns of numbers."""
+    numbers = set(right)
+    out = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        out.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        # Cells are data (a model's words, a file's names): rich must not read them as markup.
+        out.add_row(*(escape(printable(str(cell))) for cell in row))
+    stderr.print(out)
+
+
+def say(text: str) -> None:
+    """One line for people on stderr, taken literally."""
+    stderr.print(printable(text), markup=False, soft_wrap=True)
+
+
+def progress(unit: str) -> Progress:
+    """A progress bar on stderr that also says something when stderr is a file."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        console=stderr,
+        transient=True,
+    )
+
+
+def run(app: Callable[[], None]) -> None:
+    """Run a typer application; our errors become one line and their exit code. Ctrl-C exits with 130."""
+    # A terminal that closes or a supervisor that stops us must clean up exactly as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except PlumblineError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def command_group(help_text: str) -> typer.Typer:
+    """A typer application with the settings all four commands use."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )

@@ -1,0 +1,149 @@
+"""Locust's part: users in a closed loop, each streaming one of the agents' requests after the other.
+
+    locust -f load_tests/locustfile.py                      with Locust's web UI
+    python -m load_tests run examples/load.yaml             headless, with a report
+
+Locust is the control plane, the UI and the counter: one event per request, its response time the time to the last
+content token. TTFT and ITL are not fired as further requests, which would inflate the request rate, and Locust's
+statistics round to whole milliseconds: they are kept in the rows file, from which the report is made.
+
+The environment says what to do: PLUMBLINE_LOAD_PROFILE (examples/load.yaml), PLUMBLINE_LOAD_ROWS (runs/load/...),
+PLUMBLINE_LOAD_MODEL (the first one served), PLUMBLINE_LOAD_WARM=1 (warmed up already); where the endpoint is:
+--host, else what every Plumbline command asks. The only module that imports locust: importing it patches the
+standard library for gevent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from locust import User, __version__, events, task
+from locust.env import Environment
+from locust.exception import StopTest
+
+# Locust puts this folder first on the path; our packages lie beside it.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from console import PlumblineError, say
+from load_tests.profiles import EXAMPLE_PROFILE, load_profile
+from load_tests.rows import new_rows_path, read_rows
+from load_tests.session import LoadSession, warm_up
+from load_tests.sse import NS_PER_S, RequestRecord, Status
+from load_tests.workload import LoadPlan, plan_load
+from serving.endpoint import connect
+
+logger = logging.getLogger("plumbline")
+
+
+class _Load:
+    """What the users of this process share; Locust makes users by class, so it stands at module level."""
+
+    host: str | None = None
+    plan: LoadPlan | None = None
+    session: LoadSession | None = None
+
+
+LOAD = _Load()
+
+
+class RequestError(Exception):
+    """How Locust is told that a request failed: its class and what was said."""
+
+
+class PipelineUser(User):
+    """One user of the agents: asks, reads the answer as it streams, thinks, asks again."""
+
+    def on_start(self) -> None:
+        """Take a number, which decides where in the list of requests this user begins."""
+        self._session = LOAD.session
+        self._number = self._session.new_user() if self._session else 0
+        self._turn = 0
+
+    def wait_time(self) -> float:
+        """Think time, seconds."""
+        return self._session.plan.profile.think_time_s if self._session else 1.0
+
+    @task
+    def ask(self) -> None:
+        """One request, one row, one event."""
+        if self._session:
+            self._turn += 1
+            self._session.ask(self._number, self._turn - 1, self._tell)
+
+    def _tell(self, record: RequestRecord, received_bytes: int) -> None:
+        failed = record.status is not Status.OK
+        over_ns = record.ended_ns if failed else record.last_content_ns
+        self.environment.events.request.fire(
+            request_type="POST",
+            name=record.stage,
+            response_time=((over_ns or record.sent_ns) - record.sent_ns) / NS_PER_S * 1e3,
+            response_length=received_bytes,
+            exception=RequestError(f"{record.status}: {record.error}") if failed else None,
+            context={},
+        )
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def prepare(environment: Environment, **_: Any) -> None:
+    """Find the endpoint, build the requests and warm up, all before a clock runs."""
+    try:
+        _prepare(environment.host)
+    except PlumblineError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+
+
+def _prepare(host: str | None) -> None:
+    profile = load_profile(Path(os.environ.get("PLUMBLINE_LOAD_PROFILE") or EXAMPLE_PROFILE))
+    LOAD.host, LOAD.plan = host, None
+    plan = plan_load(profile, connect(host, os.environ.get("PLUMBLINE_LOAD_MODEL")))
+    if not os.environ.get("PLUMBLINE_LOAD_WARM"):
+        say(f"warming up {plan.endpoint.base_url} with {profile.warmup_requests} requests")
+        warm_up(plan)
+    LOAD.plan = plan
+
+
+@events.test_start.add_listener  # type: ignore[untyped-decorator]
+def begin(environment: Environment, **_: Any) -> None:
+    """Open the rows file; the web UI may have named another host and may start several tests."""
+    try:
+        if LOAD.plan is None or environment.host != LOAD.host:
+            _prepare(environment.host)
+        if LOAD.plan:
+            rows_path = Path(os.environ.get("PLUMBLINE_LOAD_ROWS") or new_rows_path())
+            users = environment.runner.target_user_count if environment.runner else 0
+            LOAD.session = LoadSession(LOAD.plan, rows_path, users=users, client=f"locust {__version__}")
+    except PlumblineError as error:
+        logger.error("error: %s", error)  # noqa: TRY400 - one line for the user, no stack
+        raise StopTest(str(error)) from None
+
+
+@events.test_stopping.add_listener  # type: ignore[untyped-decorator]
+def stop_sending(environment: Environment, **_: Any) -> None:
+    """The measuring window ends here; `--stop-timeout` lets what is in flight come to its end."""
+    if LOAD.session:
+        LOAD.session.stop_sending()
+
+
+@events.test_stop.add_listener  # type: ignore[untyped-decorator]
+def finish(environment: Environment, **_: Any) -> None:
+    """Close the rows file and, unless `python -m load_tests` will, report."""
+    session, LOAD.session = LOAD.session, None
+    if session is None:
+        return
+    session.finish()
+    if not os.environ.get("PLUMBLINE_LOAD_ROWS"):
+        _print_report(session.rows_path)
+
+
+def _print_report(rows_path: Path) -> None:
+    # scipy costs a second and 60 MB: not before the measurement is over.
+    from load_tests.latency import latency_report
+    from load_tests.report import print_report
+
+    print_report(latency_report(read_rows(rows_path)))
+    say(f"rows: {rows_path}")

@@ -1,0 +1,176 @@
+"""`python -m serving`: the model catalogue, a vLLM endpoint, and the simulator."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import console
+from console import CannotJudge, say
+from serving import weights
+from serving.catalogue import MODELS, default_model, model_named
+from serving.profiles import choose, detect
+from serving.simulator import Fault, SimulatorSettings, serve
+from serving.state import ServerRecord, clear_record, read_record
+from serving.vllm_server import ServerSpec, healthy, refuse_second_server, refuse_taken_port, stop
+from serving.vllm_server import start as start_server
+
+app = console.command_group(__doc__ or "")
+
+Port = Annotated[int, typer.Option(min=1, max=65535, help="TCP port to serve on.")]
+Host = Annotated[str, typer.Option(help="Address to bind; the default keeps the endpoint on this machine.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models we know, where their weights come from, and which are in the cache."""
+    default = default_model(detect())
+    rows = [
+        {
+            "name": model.name,
+            "default_here": model.name == default,
+            "cached": weights.cached(model),
+            "origin": model.origin,
+            "size_bytes": model.source_bytes,
+            "parameters_millions": model.parameters_millions,
+            "context_tokens": model.context,
+            "licence": model.licence,
+            "sha256": model.sha256,
+            "note": model.note,
+        }
+        for model in MODELS.values()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    console.table(
+        f"models (cache: {weights.cache_dir()})",
+        ["name", "parameters", "file", "context", "licence", "cached", "from"],
+        [
+            [
+                f"{row['name']}{' (default here)' if row['default_here'] else ''}",
+                f"{row['parameters_millions']} M",
+                f"{int(str(row['size_bytes'])) / 1e6:.0f} MB",
+                row["context_tokens"],
+                row["licence"],
+                "yes" if row["cached"] else "no",
+                f"{row['origin']}: {row['note']}",
+            ]
+            for row in rows
+        ],
+        right=["parameters", "file", "context"],
+    )
+
+
+@app.command()
+def start(
+    model: Annotated[str | None, typer.Option(help="Catalogue name, or a folder that holds a model.")] = None,
+    profile: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    port: Port = 8000,
+    host: Host = "127.0.0.1",
+    background: Annotated[bool, typer.Option("--background", help="Return once it is healthy.")] = False,
+) -> None:
+    """Start a vLLM endpoint. In the foreground, Ctrl-C ends it.
+
+    Example: python -m serving start --model smollm2-135m-instruct --background
+    """
+    refuse_second_server()
+    refuse_taken_port(host, port)
+    name = model or default_model(detect() if profile == "auto" else profile)
+    if model and model not in MODELS and ("/" in model or model.startswith((".", "~"))):
+        folder, context = weights.local_folder(model), 4096
+        name = folder.name
+    else:
+        known = model_named(name)
+        say(f"{name}: bringing and verifying the weights")
+        folder, context = weights.bring(known, lambda text: say(f"  {text}")), known.context
+    weights_bytes = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    chosen = choose(profile, weights_bytes, context)
+    for hint in chosen.hints:
+        say(f"hint: {hint}")
+    spec = ServerSpec(name, folder, chosen, host, port)
+    say(f"starting vLLM ({chosen.name} profile) at {spec.base_url}; this takes one to two minutes on a CPU")
+    record = start_server(spec, lambda text: say(f"  {text}"))
+    say(f"{name} answers at {record.base_url} (pid {record.pid}, log {record.log_path})")
+    if background:
+        say("stop it with `python -m serving stop`")
+        return
+    _stay(record)
+
+
+def _stay(record: ServerRecord) -> None:
+    """Keep a foreground server until it ends or we are interrupted; leave no process behind."""
+    say("Ctrl-C ends it")
+    try:
+        while record.process():
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        say("stopping")
+        stop(record)
+        return
+    clear_record()
+    raise CannotJudge(f"vLLM ended by itself; its log: {record.log_path}")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Say whether the recorded endpoint is up and what it serves. Exit code 3 when none is."""
+    record = read_record()
+    alive = bool(record and record.process())
+    answers = bool(record and alive and healthy(record.base_url.removesuffix("/v1")))
+    state = "up" if answers else "not answering" if alive else "down"
+    if as_json:
+        print(json.dumps({"state": state, **(record.model_dump() if record else {})}, indent=2))
+    elif record and alive:
+        say(f"{state}: {record.model} at {record.base_url} (pid {record.pid}, {record.profile} profile)")
+        say(f"log: {record.log_path}")
+    elif record:
+        say(f"down: {record.model} (pid {record.pid}) has ended; its log: {record.log_path}")
+    else:
+        say("down: no endpoint is recorded; start one with `python -m serving start --background`")
+    if not answers:
+        raise typer.Exit(console.ExitCode.NOT_JUDGED)
+
+
+@app.command("stop")
+def stop_command() -> None:
+    """Stop the recorded endpoint with all its processes."""
+    record = read_record()
+    if not record:
+        say("nothing to stop: no endpoint is recorded")
+    elif stop(record):
+        say(f"stopped {record.model} (pid {record.pid})")
+    else:
+        say(f"{record.model} (pid {record.pid}) had ended already; its record is removed")
+
+
+@app.command()
+def sim(
+    ttft_ms: Annotated[float, typer.Option(help="Time to first token.")] = 50.0,
+    itl_ms: Annotated[float, typer.Option(help="Time between tokens.")] = 10.0,
+    output_tokens: Annotated[int, typer.Option(help="Tokens in each answer.")] = 64,
+    seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
+    fault: Annotated[Fault, typer.Option(help="Fail every request in this way.")] = Fault.NONE,
+    port: Port = 8000,
+    host: Host = "127.0.0.1",
+) -> None:
+    """Run the simulator: exact, stamped timing and made-up answers, for tests, calibration and failure drills.
+
+    Example: python -m serving sim --ttft-ms 50 --itl-ms 10 --port 8100
+    """
+    settings = SimulatorSettings(ttft_ms=ttft_ms, itl_ms=itl_ms, output_tokens=output_tokens, seed=seed, fault=fault)
+    serve(
+        settings,
+        host,
+        port,
+        lambda url: say(f"SIMULATOR (no model, answers are made up) at {url}; Ctrl-C ends it"),
+    )
+
+
+if __name__ == "__main__":
+    console.run(app)

@@ -1,0 +1,84 @@
+"""Where to send: the one place that reads the environment for an endpoint's address and key."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from console import BadInput, CannotJudge, shorten
+from serving.state import read_record
+
+SIMULATOR_OWNER = "plumbline-simulator"
+"""`owned_by` of the simulator's model and `system_fingerprint` of its answers: how outputs know to say so."""
+
+START_COMMAND = "python -m serving start --background"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One OpenAI-compatible endpoint and the model to ask for there."""
+
+    base_url: str
+    """Ends in the API version, e.g. ``http://127.0.0.1:8000/v1``; no trailing slash."""
+    model: str
+    api_key: SecretStr
+    simulated: bool = False
+    """True when the answers come from Plumbline's simulator: every output made with it says so."""
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port: where `/health` and `/metrics` are."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+
+def find_base_url(base_url: str | None = None) -> str:
+    """The endpoint's address: given, else OPENAI_BASE_URL, else what `serving start --background` recorded.
+
+    Raises BadInput for an address that is not http(s), CannotJudge when no place names one.
+    """
+    if base_url or os.environ.get("OPENAI_BASE_URL"):
+        url = (base_url or os.environ["OPENAI_BASE_URL"]).rstrip("/")
+        source = "--base-url" if base_url else "OPENAI_BASE_URL"
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise BadInput(f"{source}: found {shorten(url)!r}; allowed is http(s)://HOST:PORT/v1")
+        return url if parts.path else f"{url}/v1"
+    record = read_record()
+    if record and record.process():
+        return record.base_url
+    gone = f" (the recorded server, pid {record.pid}, has ended)" if record else ""
+    raise CannotJudge(f"no endpoint is known{gone}: start one with `{START_COMMAND}`, or give --base-url")
+
+
+def connect(base_url: str | None = None, model: str | None = None, *, timeout_s: float = 10.0) -> Endpoint:
+    """Find the endpoint, ask it what it serves, and choose `model` or the first one there.
+
+    Raises CannotJudge when it does not answer as an OpenAI-compatible server, BadInput when `model` is not served.
+    """
+    url = find_base_url(base_url)
+    key = SecretStr(os.environ.get("OPENAI_API_KEY") or "EMPTY")
+    request = urllib.request.Request(  # noqa: S310 - find_base_url lets only http(s) through
+        f"{url}/models", headers={"Authorization": f"Bearer {key.get_secret_value()}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+            served = {str(entry["id"]): str(entry.get("owned_by", "")) for entry in json.load(answer)["data"]}
+    except urllib.error.HTTPError as error:
+        hint = "set OPENAI_API_KEY" if error.code in {401, 403} else "is this the API's address, ending in /v1?"
+        raise CannotJudge(f"{url}/models answered HTTP {error.code}: {hint}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = shorten(str(getattr(error, "reason", error)))
+        raise CannotJudge(f"no endpoint answers at {url} ({reason}): start one with `{START_COMMAND}`") from None
+    if not served:
+        raise CannotJudge(f"{url}/models lists no model: wait until the server has loaded one")
+    chosen = model or next(iter(served))
+    if chosen not in served:
+        raise BadInput(f"--model: {shorten(chosen)!r} is not served at {url}; served: {', '.join(sorted(served))}")
+    return Endpoint(url, chosen, key, simulated=served[chosen] == SIMULATOR_OWNER)

@@ -1,0 +1,166 @@
+"""What hardware is here, and the vLLM arguments and environment that serve it best.
+
+The CPU choices were measured (docs/log.md): float32 unless the CPU multiplies bfloat16 itself, every core bound,
+tcmalloc and Intel's OpenMP preloaded when present, no torch.compile, KV cache from the memory that is free.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from console import BadInput, CannotJudge
+
+ProfileName = Literal["cpu", "gpu"]
+
+_GIB = 1 << 30
+_ENGINE_BYTES = 3 * _GIB
+"""Resident memory of vLLM's three processes beside weights and KV cache: 2.3 to 2.8 GiB were measured."""
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+"""CPU flags (as /proc/cpuinfo spells them) of units that multiply bfloat16."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a CPU profile depends on."""
+
+    cpus: tuple[int, ...]
+    """Ids of the CPUs to compute on: one per core."""
+    flags: frozenset[str]
+    memory_bytes: int
+    """Memory available now."""
+    preload: tuple[str, ...] = ()
+    """Libraries that make the engine faster when loaded first."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How to start vLLM on this machine."""
+
+    name: ProfileName
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    hints: tuple[str, ...] = ()
+    """What would make it faster."""
+
+
+_QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def detect() -> ProfileName:
+    """`gpu` when an NVIDIA GPU answers, else `cpu`."""
+    tool = shutil.which("nvidia-smi")
+    if not tool:
+        return "cpu"
+    done = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+    return "gpu" if done.returncode == 0 and "GPU 0" in done.stdout else "cpu"
+
+
+def choose(name: str, weights_bytes: int, context: int) -> Profile:
+    """The profile by name, `auto` for what is here. Raises BadInput for a GPU that is not there."""
+    here = detect()
+    if name not in {"auto", "cpu", "gpu"}:
+        raise BadInput(f"--profile: found {name!r}; allowed: auto, cpu, gpu")
+    if name == "gpu" and here == "cpu":
+        raise BadInput("--profile gpu: nvidia-smi shows no GPU here; use --profile cpu")
+    if name == "gpu" or (name == "auto" and here == "gpu"):
+        return gpu_profile(context)
+    return cpu_profile(this_machine(), weights_bytes, context)
+
+
+def cpu_profile(machine: Machine, weights_bytes: int, context: int) -> Profile:
+    """Eager vLLM on all cores. Raises CannotJudge when weights, engine and 1 GiB of KV cache do not fit.
+
+    weights_bytes: size of the safetensors, two bytes a parameter.
+    """
+    bf16 = bool(_BF16_FLAGS & machine.flags)
+    loaded_bytes = weights_bytes if bf16 else 2 * weights_bytes
+    spare = machine.memory_bytes - loaded_bytes - _ENGINE_BYTES
+    if spare < _GIB:
+        raise CannotJudge(
+            f"no memory: weights and engine need {(loaded_bytes + _ENGINE_BYTES + _GIB) / _GIB:.1f} GiB, "
+            f"{machine.memory_bytes / _GIB:.1f} GiB are free: stop other programs or choose a smaller --model"
+        )
+    environment = {
+        **_QUIET,
+        "VLLM_CPU_KVCACHE_SPACE": str(min(4, max(1, spare // (2 * _GIB)))),
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, machine.cpus)),
+    }
+    if machine.preload:
+        environment["LD_PRELOAD"] = ":".join(machine.preload)
+    hints = () if any("tcmalloc" in path for path in machine.preload) else (_TCMALLOC_HINT,)
+    arguments = (
+        *("--dtype", "bfloat16" if bf16 else "float32"),
+        "--enforce-eager",
+        *("--max-model-len", str(min(context, 4096))),
+        *("--max-num-seqs", "64"),
+    )
+    return Profile("cpu", arguments, environment, hints)
+
+
+_TCMALLOC_HINT = "libtcmalloc_minimal.so.4 is not installed; with it (Debian: libtcmalloc-minimal4) answers come faster"
+
+
+def gpu_profile(context: int) -> Profile:
+    """vLLM's own defaults for one GPU, with a bounded context."""
+    return Profile("gpu", ("--max-model-len", str(min(context, 8192))), dict(_QUIET))
+
+
+def this_machine() -> Machine:
+    """Read what is here."""
+    return Machine(
+        cpus=one_per_core(sorted(os.sched_getaffinity(0)), Path("/sys/devices/system/cpu")),
+        flags=_cpu_flags(Path("/proc/cpuinfo")),
+        memory_bytes=psutil.virtual_memory().available,
+        preload=tuple(_preload()),
+    )
+
+
+def one_per_core(cpus: Iterable[int], sys_cpu: Path) -> tuple[int, ...]:
+    """The first CPU of each core: two hyper-threads share the unit that multiplies, and slow each other down."""
+    chosen: dict[str, int] = {}
+    for cpu in cpus:
+        siblings = sys_cpu / f"cpu{cpu}" / "topology" / "thread_siblings_list"
+        core = siblings.read_text("ascii").strip() if siblings.is_file() else str(cpu)
+        chosen.setdefault(core, cpu)
+    return tuple(chosen.values())
+
+
+def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
+    if not cpuinfo.is_file():
+        return frozenset()
+    for line in cpuinfo.read_text("utf8").splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+def _preload() -> Iterable[str]:
+    folders = [
+        Path(base) / sub
+        for base in ("/usr/lib", "/usr/local/lib")
+        for sub in (".", "x86_64-linux-gnu", "aarch64-linux-gnu")
+    ]
+    folders.append(Path("/usr/lib64"))
+    tcmalloc = next(
+        (f / "libtcmalloc_minimal.so.4" for f in folders if (f / "libtcmalloc_minimal.so.4").is_file()), None
+    )
+    if tcmalloc:
+        yield str(tcmalloc)
+    # Intel's OpenMP comes with vllm-cpu; without it vLLM preloads torch's, which is slower here.
+    openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
+    if openmp.is_file():
+        yield str(openmp)

