@@ -181,7 +181,7 @@ def _print_stage(stage: StageReport) -> None:
 def _print_summary(endpoint: Endpoint, variant: PromptVariant, rules: Policy, reports: list[PipelineReport]) -> None:
     made_by = "SIMULATOR, answers are made up" if endpoint.simulated else endpoint.model
     frame = summary(reports)
-    frame["Start Time"] = [moment.astimezone().strftime("%H:%M:%S") for moment in frame["Start Time"]]
+    frame["Start Time"] = [report.start_time.astimezone().strftime("%H:%M:%S") for report in reports]
     console.table(
         f"{len(reports)} pipelines ({made_by}; prompt {variant.name} v{variant.version}; policy {rules.name})",
         list(frame.columns),

@@ -60,7 +60,7 @@ class AgenticDataOrchestrator:
             status="completed" if not failed else "partial" if len(failed) < len(stages) else "failed",
             severity=severity(spec.quality_metrics, self.policy),
             priority=priority(spec.infrastructure_metrics, self.policy),
-            stages=stages,
+            stages=tuple(stages),
             error="; ".join(f"{stage.stage}: {stage.error}" for stage in failed) or None,
         )
         self.reports.append(report)

@@ -28,6 +28,8 @@ class Sampling(Strict):
 
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    """Lowers a token's odds each time it has been used: what keeps a very small model from going in circles."""
     max_tokens: Annotated[int, Field(ge=1)] = 220
     seed: int = 0
 

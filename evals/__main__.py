@@ -28,6 +28,8 @@ from tracking.runs import LoggedRun, ui_command
 
 app = console.command_group(__doc__ or "")
 
+ByVariant = list[tuple[PromptVariant, list[Sample]]]
+
 
 @app.command()
 def generate(
@@ -65,9 +67,9 @@ def run(
     began = time.monotonic()
     samples = _ask(plan, endpoint, folder)
     wall_s = time.monotonic() - began
-    by_variant = {variant: [one for one in samples if one.variant == variant.name] for variant in plan.variants}
+    by_variant = [(variant, [one for one in samples if one.variant == variant.name]) for variant in plan.variants]
     say("logging to MLflow")
-    runs = {variant.name: log_variant(plan, variant, rows, endpoint) for variant, rows in by_variant.items()}
+    runs = {variant.name: log_variant(plan, variant, rows, endpoint) for variant, rows in by_variant}
     if as_json:
         document = _document(plan, endpoint, by_variant, runs, folder, wall_s)
         print(json.dumps(document, indent=2, ensure_ascii=False))
@@ -91,9 +93,7 @@ def _ask(plan: Plan, endpoint: Endpoint, folder: Path) -> list[Sample]:
         return asyncio.run(run_plan(plan, endpoint, sink, lambda _sample: bar.advance(task)))
 
 
-def _print(
-    plan: Plan, endpoint: Endpoint, by_variant: dict[PromptVariant, list[Sample]], folder: Path, wall_s: float
-) -> None:
+def _print(plan: Plan, endpoint: Endpoint, by_variant: ByVariant, folder: Path, wall_s: float) -> None:
     made_by = "SIMULATOR, answers are made up" if endpoint.simulated else endpoint.model
     console.table(
         f"{plan.suite.name}: {made_by}, {len(plan.cases)} cases, policy {plan.policy.name}; mean [95 % interval]",
@@ -106,11 +106,11 @@ def _print(
                 *(estimate or "unscored" for estimate in estimates(rows).values()),
                 _median_latency(rows),
             ]
-            for variant, rows in by_variant.items()
+            for variant, rows in by_variant
         ],
         right=["scored", "errored"],
     )
-    count = sum(map(len, by_variant.values()))
+    count = sum(len(rows) for _, rows in by_variant)
     say(f"{count} samples in {wall_s:.1f} s; each one is a line of {folder / 'samples.jsonl'}")
     say(f"MLflow experiment {EXPERIMENT}, one run per prompt: {ui_command()}")
 
@@ -123,7 +123,7 @@ def _median_latency(rows: list[Sample]) -> str:
 def _document(
     plan: Plan,
     endpoint: Endpoint,
-    by_variant: dict[PromptVariant, list[Sample]],
+    by_variant: ByVariant,
     runs: dict[str, LoggedRun],
     folder: Path,
     wall_s: float,
@@ -149,7 +149,7 @@ def _document(
                     for name, one in estimates(rows).items()
                 },
             }
-            for variant, rows in by_variant.items()
+            for variant, rows in by_variant
         ],
     }
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
 import console
@@ -25,6 +24,9 @@ from load_tests.sse import Status
 from load_tests.workload import LoadPlan, plan_load
 from serving.endpoint import connect
 from tracking.runs import LoggedRun, RunContent, log_run, ui_command
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXPERIMENT = "plumbline-load"
 
@@ -118,6 +120,8 @@ def _run_content(plan: LoadPlan, rows: LoadRows, report: LatencyReport, rows_pat
 
 def _table(rows: LoadRows) -> pd.DataFrame:
     """One line per request, without its gaps: those are in the rows file, logged beside."""
+    import pandas as pd
+
     keys = ["index", "user", "stage", "pipeline_id", "status", "http_status", "error", "ttft_s", "e2e_s"]
     keys += ["prompt_tokens", "output_tokens", "content_chunks", "finish_reason"]
     return pd.DataFrame([{key: _plain(getattr(record, key)) for key in keys} for record in rows.records], columns=keys)

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 from load_tests.rows import LoadRows, RunStart
 from load_tests.sse import NS_PER_S, RequestRecord, Status
@@ -173,6 +172,9 @@ def _median_interval(values: Floats) -> Interval | None:
     """Resamples requests as if they were independent; requests that share a queue are not quite, so it is narrow."""
     if len(values) < INTERVAL_SAMPLES:
         return None
+    # Imported where it is used: it takes a second, which a mistyped option need not wait for.
+    from scipy.stats import bootstrap
+
     found = bootstrap(
         (values,), np.median, n_resamples=_RESAMPLES, batch=100, method="percentile", rng=np.random.default_rng(_SEED)
     ).confidence_interval

@@ -15,7 +15,7 @@ standard library for gevent.
 
 from __future__ import annotations
 
-import logging
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 from locust import User, __version__, events, task
 from locust.env import Environment
-from locust.exception import StopTest
+from locust.exception import StopTest, StopUser
 
 # Locust puts this folder first on the path; our packages lie beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -35,8 +35,6 @@ from load_tests.session import LoadSession, warm_up
 from load_tests.sse import NS_PER_S, RequestRecord, Status
 from load_tests.workload import LoadPlan, plan_load
 from serving.endpoint import connect
-
-logger = logging.getLogger("plumbline")
 
 
 class _Load:
@@ -54,7 +52,7 @@ class RequestError(Exception):
     """How Locust is told that a request failed: its class and what was said."""
 
 
-class PipelineUser(User):
+class PipelineUser(User):  # type: ignore[misc] # mypy does not follow into locust
     """One user of the agents: asks, reads the answer as it streams, thinks, asks again."""
 
     def on_start(self) -> None:
@@ -67,12 +65,14 @@ class PipelineUser(User):
         """Think time, seconds."""
         return self._session.plan.profile.think_time_s if self._session else 1.0
 
-    @task
+    @task  # type: ignore[untyped-decorator]
     def ask(self) -> None:
         """One request, one row, one event."""
-        if self._session:
-            self._turn += 1
-            self._session.ask(self._number, self._turn - 1, self._tell)
+        if self._session is None or self._session.stopping:
+            # Locust ends a waiting user a moment after the stop: it must not wake up and send once more.
+            raise StopUser
+        self._turn += 1
+        self._session.ask(self._number, self._turn - 1, self._tell)
 
     def _tell(self, record: RequestRecord, received_bytes: int) -> None:
         failed = record.status is not Status.OK
@@ -87,7 +87,6 @@ class PipelineUser(User):
         )
 
 
-@events.init.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Environment, **_: Any) -> None:
     """Find the endpoint, build the requests and warm up, all before a clock runs."""
     try:
@@ -95,6 +94,9 @@ def prepare(environment: Environment, **_: Any) -> None:
     except PlumblineError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
+    if LOAD.plan and not environment.stop_timeout:
+        # Locust's default cuts every request in flight at the end, the slow ones first.
+        environment.stop_timeout = LOAD.plan.profile.drain_s
 
 
 def _prepare(host: str | None) -> None:
@@ -107,29 +109,28 @@ def _prepare(host: str | None) -> None:
     LOAD.plan = plan
 
 
-@events.test_start.add_listener  # type: ignore[untyped-decorator]
 def begin(environment: Environment, **_: Any) -> None:
     """Open the rows file; the web UI may have named another host and may start several tests."""
     try:
         if LOAD.plan is None or environment.host != LOAD.host:
             _prepare(environment.host)
         if LOAD.plan:
+            # Locust's stop() looks at the stack; the first look reads sources and stops every stream for 100 ms.
+            inspect.stack()
             rows_path = Path(os.environ.get("PLUMBLINE_LOAD_ROWS") or new_rows_path())
             users = environment.runner.target_user_count if environment.runner else 0
             LOAD.session = LoadSession(LOAD.plan, rows_path, users=users, client=f"locust {__version__}")
     except PlumblineError as error:
-        logger.error("error: %s", error)  # noqa: TRY400 - one line for the user, no stack
+        # Locust logs it and starts no user; without it the test would run on with nothing to send.
         raise StopTest(str(error)) from None
 
 
-@events.test_stopping.add_listener  # type: ignore[untyped-decorator]
 def stop_sending(environment: Environment, **_: Any) -> None:
     """The measuring window ends here; `--stop-timeout` lets what is in flight come to its end."""
     if LOAD.session:
         LOAD.session.stop_sending()
 
 
-@events.test_stop.add_listener  # type: ignore[untyped-decorator]
 def finish(environment: Environment, **_: Any) -> None:
     """Close the rows file and, unless `python -m load_tests` will, report."""
     session, LOAD.session = LOAD.session, None
@@ -141,9 +142,15 @@ def finish(environment: Environment, **_: Any) -> None:
 
 
 def _print_report(rows_path: Path) -> None:
-    # scipy costs a second and 60 MB: not before the measurement is over.
+    # numpy and what it brings: not before the measurement is over.
     from load_tests.latency import latency_report
     from load_tests.report import print_report
 
     print_report(latency_report(read_rows(rows_path)))
     say(f"rows: {rows_path}")
+
+
+events.init.add_listener(prepare)
+events.test_start.add_listener(begin)
+events.test_stopping.add_listener(stop_sending)
+events.test_stop.add_listener(finish)

@@ -9,12 +9,14 @@ import console
 from load_tests.latency import BUSY_SHARE, PERCENTILES, LatencyReport, Summary
 
 _COLUMNS = ["", "n", *(f"p{p}" for p in PERCENTILES), "95% of p50"]
-_SIMULATED = "SIMULATED endpoint: these figures say nothing about a model"
+_SIMULATED = "SIMULATED endpoint, figures say nothing about a model"
 
 
 def print_report(report: LatencyReport) -> None:
     """Table and notes on stderr; what went wrong in red."""
-    console.table(f"{title(report)}, milliseconds", _COLUMNS, _rows(report), right=_COLUMNS[1:])
+    console.say(title(report))
+    simulated = " (SIMULATED)" if report.start.simulated else ""
+    console.table(f"Latency, milliseconds{simulated}", _COLUMNS, _rows(report), right=_COLUMNS[1:])
     console.say(_throughput(report))
     if report.lag:
         console.say(_lag(report))
@@ -38,7 +40,7 @@ def title(report: LatencyReport) -> str:
         f"Load test {start.profile['name']}: {start.model} at {start.base_url}, prompt {start.prompt} "
         f"v{start.prompt_version}, {start.users} users, closed loop, {report.window_s:.1f} s"
     )
-    return f"[{_SIMULATED}] {told}" if start.simulated else told
+    return f"{_SIMULATED}. {told}" if start.simulated else told
 
 
 def warnings(report: LatencyReport) -> list[str]:

@@ -54,6 +54,11 @@ class LoadSession:
         self._cpu_s = time.process_time()
         self._rows.write("start", start_of(plan, users=users, start_ns=perf_counter_ns(), client=client))
 
+    @property
+    def stopping(self) -> bool:
+        """True once no more requests may be sent."""
+        return self._stop_ns is not None
+
     def new_user(self) -> int:
         """A number for a user that starts now: 0, 1, 2, ..."""
         self._users += 1

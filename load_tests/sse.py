@@ -50,6 +50,14 @@ class Status(StrEnum):
     """Still running when the test ended."""
 
 
+_UNSAID = {
+    Status.CUT_STREAM: "the stream ended without [DONE]",
+    Status.EMPTY: "the answer holds no token",
+    Status.INCOMPLETE: "cut by the end of the test",
+}
+"""What to say of a failure that nothing else explains."""
+
+
 class Ending(StrEnum):
     """How the transport ended, before anyone looked at what it carried."""
 
@@ -130,14 +138,15 @@ def record_of(
     answer = read_answer(zip(raw.lines, raw.stamps_ns, strict=True))
     times = answer.content_ns
     stamped = bool(times) and len(answer.server_ns) == len(times)
+    status = status_of(raw.ending, answer)
     return RequestRecord(
         index=index,
         user=user,
         stage=stage,
         pipeline_id=pipeline_id,
-        status=status_of(raw.ending, answer),
+        status=status,
         http_status=raw.http_status,
-        error=answer.error or raw.error,
+        error=answer.error or raw.error or _UNSAID.get(status, ""),
         intended_ns=intended_ns,
         sent_ns=raw.sent_ns,
         first_content_ns=times[0] if times else None,

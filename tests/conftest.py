@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+import uvloop
 
 from serving.simulator import SimulatorSettings, listen
 
@@ -19,7 +20,7 @@ def running_simulator(**settings: Any) -> Iterator[str]:
 
     settings: the fields of SimulatorSettings.
     """
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="simulator", daemon=True)
     thread.start()
     try:

@@ -1,0 +1,119 @@
+"""The main job from end to end on the real engine: `make demo`.
+
+Each step is a command a user could type; the demo only runs them in turn, stops at the first that fails, and ends
+the server if it started it.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import console
+from console import CannotJudge, say
+from serving.state import read_record
+from tracking.runs import LOCAL_STORE, ui_command
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the demo."""
+
+    what: str
+    arguments: tuple[str, ...]
+    remedy: str
+    """What to do when it fails."""
+
+
+STEPS = (
+    Step(
+        "recommendations for the two example pipelines",
+        ("agents", "run", "examples/pipelines.yaml"),
+        "read the endpoint's log (`python -m serving status` names it), then try this command by itself",
+    ),
+    Step(
+        "a small evaluation: two prompts on 24 cases with known answers",
+        ("evals", "run", "examples/suite.yaml"),
+        "what was answered is in runs/evals; MLflow's store is under mlruns/",
+    ),
+    Step(
+        "a 20 s load test with streaming",
+        ("load_tests", "run", "examples/load.yaml"),
+        "what was answered is in runs/load; fewer users in examples/load.yaml ask less of the machine",
+    ),
+)
+
+
+def main() -> None:
+    """Run the demo; raises CannotJudge naming the step that failed."""
+    began = time.monotonic()
+    started = start_server()
+    try:
+        for number, step in enumerate(STEPS, 2):
+            run_step(number, step)
+    finally:
+        if started:
+            command("serving", "stop")
+    say(f"\nThe demo took {time.monotonic() - began:.0f} s. Where to look next:")
+    say(f"  {ui_command():<42} the runs in MLflow, at http://127.0.0.1:5000 (store: {LOCAL_STORE})")
+    say(f"  {'runs/evals, runs/load':<42} every answer and every request, one line each")
+    say(f"  {'python -m serving start --background':<42} an endpoint of your own, then `make eval` and `make load`")
+    say(f"  {'README.md':<42} how to add an agent, a scorer, a load profile")
+
+
+def start_server() -> bool:
+    """Use the endpoint that runs, else start one; True when it is ours to stop."""
+    record = read_record()
+    if record and record.process():
+        say(f"== 1 of 4: an endpoint runs already: {record.model} at {record.base_url}; it is used and left running")
+        return False
+    headline(1, "the real vLLM with a small model")
+    check(1, "the server", command("serving", "start", "--background", "--port", str(free_port())), "see the line above")
+    return True
+
+
+def run_step(number: int, step: Step) -> None:
+    """Run one step, say how long it took, stop the demo if it failed."""
+    headline(number, step.what)
+    began = time.monotonic()
+    check(number, step.what, command(*step.arguments), step.remedy)
+    say(f"   ({time.monotonic() - began:.0f} s)")
+
+
+def check(number: int, what: str, code: int, remedy: str) -> None:
+    """Raise when a step failed."""
+    if code:
+        raise CannotJudge(f"the demo stopped at step {number} of 4, {what} (exit code {code}): {remedy}")
+
+
+def command(module: str, *arguments: str) -> int:
+    """Run `python -m module arguments`, its output going where ours goes; its exit code."""
+    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=REPOSITORY, check=False).returncode
+
+
+def headline(number: int, what: str) -> None:
+    """Say which step begins."""
+    say(f"\n== {number} of 4: {what}")
+
+
+def free_port() -> int:
+    """8000 if nothing listens there, else one the system picks."""
+    for port in (8000, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise CannotJudge("no TCP port is free on 127.0.0.1")
+
+
+if __name__ == "__main__":
+    console.run(main)
