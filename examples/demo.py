@@ -74,7 +74,9 @@ def start_server() -> bool:
         say(f"== 1 of 4: an endpoint runs already: {record.model} at {record.base_url}; it is used and left running")
         return False
     headline(1, "the real vLLM with a small model")
-    check(1, "the server", command("serving", "start", "--background", "--port", str(free_port())), "see the line above")
+    check(
+        1, "the server", command("serving", "start", "--background", "--port", str(free_port())), "see the line above"
+    )
     return True
 
 

@@ -68,7 +68,7 @@ def _environment(plan: LoadPlan, profile_path: Path, rows_path: Path) -> dict[st
         "PLUMBLINE_LOAD_MODEL": plan.endpoint.model,
         "PLUMBLINE_LOAD_PROFILE": str(profile_path.resolve()),
         "PLUMBLINE_LOAD_ROWS": str(rows_path.resolve()),
-        "PLUMBLINE_LOAD_WARM": "1",
+        "PLUMBLINE_LOAD_CHILD": "1",
     }
 
 

@@ -8,9 +8,10 @@ content token. TTFT and ITL are not fired as further requests, which would infla
 statistics round to whole milliseconds: they are kept in the rows file, from which the report is made.
 
 The environment says what to do: PLUMBLINE_LOAD_PROFILE (examples/load.yaml), PLUMBLINE_LOAD_ROWS (runs/load/...),
-PLUMBLINE_LOAD_MODEL (the first one served), PLUMBLINE_LOAD_WARM=1 (warmed up already); where the endpoint is:
---host, else what every Plumbline command asks. The only module that imports locust: importing it patches the
-standard library for gevent.
+PLUMBLINE_LOAD_MODEL (the first one served), PLUMBLINE_LOAD_CHILD=1 (warm-up and report are the caller's); the
+endpoint is at --host, else where every Plumbline command finds it.
+
+The only module that imports locust: importing it patches the standard library for gevent.
 """
 
 from __future__ import annotations
@@ -99,11 +100,16 @@ def prepare(environment: Environment, **_: Any) -> None:
         environment.stop_timeout = LOAD.plan.profile.drain_s
 
 
+def _has_caller() -> bool:
+    """True when `python -m load_tests` started us: it has warmed up, and it reports."""
+    return bool(os.environ.get("PLUMBLINE_LOAD_CHILD"))
+
+
 def _prepare(host: str | None) -> None:
     profile = load_profile(Path(os.environ.get("PLUMBLINE_LOAD_PROFILE") or EXAMPLE_PROFILE))
     LOAD.host, LOAD.plan = host, None
     plan = plan_load(profile, connect(host, os.environ.get("PLUMBLINE_LOAD_MODEL")))
-    if not os.environ.get("PLUMBLINE_LOAD_WARM"):
+    if not _has_caller():
         say(f"warming up {plan.endpoint.base_url} with {profile.warmup_requests} requests")
         warm_up(plan)
     LOAD.plan = plan
@@ -137,7 +143,7 @@ def finish(environment: Environment, **_: Any) -> None:
     if session is None:
         return
     session.finish()
-    if not os.environ.get("PLUMBLINE_LOAD_ROWS"):
+    if not _has_caller():
         _print_report(session.rows_path)
 
 

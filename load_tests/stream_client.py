@@ -12,7 +12,7 @@ from http.client import HTTPException
 from time import perf_counter_ns
 from urllib.parse import urlsplit
 
-from gevent import Timeout  # type: ignore[import-untyped] # it ships no types
+from gevent import Timeout, get_hub  # type: ignore[import-untyped] # it ships no types
 from geventhttpclient import HTTPClient
 
 from console import shorten
@@ -41,6 +41,8 @@ class StreamClient:
             connection_timeout=min(_CONNECT_TIMEOUT_S, request_timeout_s),
             network_timeout=request_timeout_s,
         )
+        # Ctrl-C while we wait ends the program, and gevent need not print a stack first.
+        get_hub().NOT_ERROR = (*get_hub().NOT_ERROR, KeyboardInterrupt)
         # The library's hook for socket options; setattr since the pool is the client's own.
         setattr(self._http._connection_pool, "after_connect", _send_at_once)  # noqa: B010
 

@@ -13,7 +13,7 @@ import console
 from console import CannotJudge, say
 from serving import weights
 from serving.catalogue import MODELS, default_model, model_named
-from serving.profiles import choose, detect
+from serving.profiles import detect, make, resolve
 from serving.simulator import Fault, SimulatorSettings, serve
 from serving.state import ServerRecord, clear_record, read_record
 from serving.vllm_server import ServerSpec, healthy, refuse_second_server, refuse_taken_port, stop
@@ -79,18 +79,12 @@ def start(
 
     Example: python -m serving start --model smollm2-135m-instruct --background
     """
+    kind = resolve(profile)
     refuse_second_server()
     refuse_taken_port(host, port)
-    name = model or default_model(detect() if profile == "auto" else profile)
-    if model and model not in MODELS and ("/" in model or model.startswith((".", "~"))):
-        folder, context = weights.local_folder(model), 4096
-        name = folder.name
-    else:
-        known = model_named(name)
-        say(f"{name}: bringing and verifying the weights")
-        folder, context = weights.bring(known, lambda text: say(f"  {text}")), known.context
-    weights_bytes = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
-    chosen = choose(profile, weights_bytes, context)
+    name, folder, context = _weights(model or default_model(kind))
+    weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    chosen = make(kind, weights_bytes, context)
     for hint in chosen.hints:
         say(f"hint: {hint}")
     spec = ServerSpec(name, folder, chosen, host, port)
@@ -103,6 +97,16 @@ def start(
     _stay(record)
 
 
+def _weights(model: str) -> tuple[str, Path, int]:
+    """Name, folder and context of a catalogue model, or of a folder of the user's own."""
+    if "/" in model or model.startswith((".", "~")):
+        folder = weights.local_folder(model)
+        return folder.name, folder, 4096
+    known = model_named(model)
+    say(f"{known.name}: bringing and verifying the weights")
+    return known.name, weights.bring(known, lambda text: say(f"  {text}")), known.context
+
+
 def _stay(record: ServerRecord) -> None:
     """Keep a foreground server until it ends or we are interrupted; leave no process behind."""
     say("Ctrl-C ends it")
@@ -112,6 +116,9 @@ def _stay(record: ServerRecord) -> None:
     except KeyboardInterrupt:
         say("stopping")
         stop(record)
+        return
+    if read_record() is None:
+        say("stopped from elsewhere")
         return
     clear_record()
     raise CannotJudge(f"vLLM ended by itself; its log: {record.log_path}")

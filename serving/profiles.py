@@ -69,16 +69,19 @@ def detect() -> ProfileName:
     return "gpu" if done.returncode == 0 and "GPU 0" in done.stdout else "cpu"
 
 
-def choose(name: str, weights_bytes: int, context: int) -> Profile:
-    """The profile by name, `auto` for what is here. Raises BadInput for a GPU that is not there."""
-    here = detect()
+def resolve(name: str) -> ProfileName:
+    """The profile that `auto`, `cpu` or `gpu` means here. Raises BadInput, also for a GPU that is not there."""
     if name not in {"auto", "cpu", "gpu"}:
         raise BadInput(f"--profile: found {name!r}; allowed: auto, cpu, gpu")
+    here = detect()
     if name == "gpu" and here == "cpu":
         raise BadInput("--profile gpu: nvidia-smi shows no GPU here; use --profile cpu")
-    if name == "gpu" or (name == "auto" and here == "gpu"):
-        return gpu_profile(context)
-    return cpu_profile(this_machine(), weights_bytes, context)
+    return "gpu" if here == "gpu" and name != "cpu" else "cpu"
+
+
+def make(name: ProfileName, weights_bytes: int, context: int) -> Profile:
+    """The profile for this machine and a model of this size. Raises CannotJudge when memory is short."""
+    return gpu_profile(context) if name == "gpu" else cpu_profile(this_machine(), weights_bytes, context)
 
 
 def cpu_profile(machine: Machine, weights_bytes: int, context: int) -> Profile:

@@ -13,9 +13,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -106,26 +106,26 @@ def start(spec: ServerSpec, say: Say) -> ServerRecord:
 
 
 def stop(record: ServerRecord) -> bool:
-    """End the recorded server with all its processes and forget it; False when it had ended already."""
-    process = record.process()
-    members = _family(process) if process else []
-    if process:
-        for member in members:
-            _send(member, signal.SIGTERM)
-        _, alive = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
-        for member in alive:
-            _send(member, signal.SIGKILL)
-        psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
+    """End the recorded server with all its processes and forget it; False when nothing of it was left."""
+    members = _family(record)
+    for member in members:
+        _send(member, signal.SIGTERM)
+    _, alive = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
+    for member in alive:
+        _send(member, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
     current = read_record()
     if current and (current.pid, current.created_s) == (record.pid, record.created_s):
         clear_record()
-    return process is not None
+    return bool(members)
 
 
 def healthy(origin: str, timeout_s: float = 2.0) -> bool:
     """Whether the server at `origin` answers its health check."""
+    # Our own machine is never behind a proxy, whatever the environment says.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(f"{origin}/health", timeout=timeout_s) as answer:  # noqa: S310 - our own address
+        with opener.open(f"{origin}/health", timeout=timeout_s) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -222,27 +222,32 @@ def _new_log(model: str) -> Path:
     return folder / f"{stamp}-{re.sub(r'[^A-Za-z0-9._-]', '_', model)}.log"
 
 
-def _family(process: psutil.Process) -> list[psutil.Process]:
-    """The process, its descendants, and whatever else lives in the session it leads."""
-    found = {process.pid: process}
-    try:
-        found.update((child.pid, child) for child in process.children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
+def _family(record: ServerRecord) -> list[psutil.Process]:
+    """The recorded process, its descendants, and whatever lives in the session it led, even if it died first."""
+    leader = record.process()
+    found: dict[int, psutil.Process] = {}
+    if leader:
+        found[leader.pid] = leader
+        with suppress(psutil.NoSuchProcess):
+            found.update((child.pid, child) for child in leader.children(recursive=True))
     for other in psutil.process_iter():
-        try:
-            if os.getsid(other.pid) == process.pid:
+        # A session's number stays taken while anyone lives in it, so a match is ours unless it is older than we are.
+        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getsid(other.pid) == record.pid and other.create_time() >= record.created_s - 1:
                 found[other.pid] = other
-        except (ProcessLookupError, PermissionError):
-            continue
-    return list(found.values())
+    return [process for process in found.values() if process.is_running() and not _ended(process)]
+
+
+def _ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return
 
 
 def _holder(port: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -135,6 +136,7 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
 def _from_hub(model: CatalogueModel, source: HubSnapshot, ready: Path, say: Say) -> None:
     from huggingface_hub import snapshot_download
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry would print the whole address
     say(f"downloading {source.repo} ({model.source_bytes / _GB:.1f} GB) from the model hub")
     try:
         snapshot_download(

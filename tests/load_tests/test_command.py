@@ -136,6 +136,7 @@ def test_plain_locust_takes_host_and_prints_the_percentiles(tmp_path: Path, star
     argv += ["--host", base_url.removesuffix("/v1"), "--only-summary"]
     ran = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
+    assert "TTFT" in ran.stderr
     rows = read_rows(tmp_path / "rows.jsonl")
     assert {record.status for record in rows.records} == {Status.OK}
     assert rows.lost == 0

@@ -102,14 +102,13 @@ def test_character_split_over_packets_is_one_token(serve: Serve) -> None:
 def test_tokens_are_stamped_as_they_come_and_not_in_blocks(serve: Serve) -> None:
     """Three small chunks 60 ms apart: reading in blocks of 1024 bytes would see them all at the end."""
     found = ask(serve(CHUNKED, framed(TOKEN), framed(TOKEN), framed(TOKEN), framed(DONE) + END, pause_s=0.06))
-    assert found.ttft_s is not None
-    assert found.ttft_s < 0.15
-    assert all(gap > 0.03 for gap in found.itl_s)
+    assert len(found.itl_s) == 2
+    assert sum(found.itl_s) > 0.06
 
 
 def test_silence_is_a_timeout_also_between_tokens(serve: Serve) -> None:
-    found = ask(serve(CHUNKED, framed(TOKEN), framed(TOKEN), pause_s=0.2), timeout_s=0.3)
-    assert (found.status, found.content_chunks) == (Status.TIMEOUT, 2)
+    found = ask(serve(CHUNKED + framed(TOKEN), pause_s=30), timeout_s=0.3)
+    assert (found.status, found.content_chunks) == (Status.TIMEOUT, 1)
     assert "0.3 s" in found.error
 
 

@@ -1,0 +1,104 @@
+"""What a machine's hardware makes of vLLM's arguments and environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from console import BadInput, CannotJudge
+from serving.profiles import Machine, cpu_profile, gpu_profile, one_per_core, resolve
+
+GIB = 1 << 30
+PLAIN = Machine(cpus=(0, 1), flags=frozenset({"avx2"}), memory_bytes=20 * GIB)
+
+
+def argument(arguments: tuple[str, ...], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [
+        ({"avx2"}, "float32"),
+        ({"avx2", "avx512f"}, "float32"),
+        ({"avx512f", "avx512_bf16"}, "bfloat16"),
+        ({"amx_bf16"}, "bfloat16"),
+    ],
+)
+def test_bfloat16_is_used_only_where_the_cpu_multiplies_it(flags: set[str], dtype: str) -> None:
+    machine = Machine(cpus=(0,), flags=frozenset(flags), memory_bytes=20 * GIB)
+    assert argument(cpu_profile(machine, GIB // 4, 8192).arguments, "--dtype") == dtype
+
+
+def test_every_core_is_bound_and_the_engine_runs_eager() -> None:
+    profile = cpu_profile(PLAIN, GIB // 4, 8192)
+    assert profile.environment["VLLM_CPU_OMP_THREADS_BIND"] == "0,1"
+    assert "--enforce-eager" in profile.arguments
+
+
+@pytest.mark.parametrize(("free_gib", "kv_gib"), [(4.6, 1), (8, 2), (20, 4), (200, 4)])
+def test_the_kv_cache_takes_half_of_what_is_spare_between_1_and_4_gib(free_gib: float, kv_gib: int) -> None:
+    machine = Machine(cpus=(0,), flags=frozenset(), memory_bytes=int(free_gib * GIB))
+    assert cpu_profile(machine, GIB // 4, 8192).environment["VLLM_CPU_KVCACHE_SPACE"] == str(kv_gib)
+
+
+def test_too_little_memory_is_refused_before_anything_starts_and_says_how_much_is_needed() -> None:
+    machine = Machine(cpus=(0,), flags=frozenset(), memory_bytes=4 * GIB)
+    with pytest.raises(CannotJudge, match=r"no memory: .* need 4\.5 GiB, 4\.0 GiB are free: .* smaller --model"):
+        cpu_profile(machine, GIB // 4, 8192)
+
+
+def test_the_context_is_bounded_but_never_longer_than_the_model_allows() -> None:
+    assert argument(cpu_profile(PLAIN, 1, 2048).arguments, "--max-model-len") == "2048"
+    assert argument(cpu_profile(PLAIN, 1, 32768).arguments, "--max-model-len") == "4096"
+    assert argument(gpu_profile(32768).arguments, "--max-model-len") == "8192"
+
+
+def test_libraries_found_are_preloaded_and_a_missing_tcmalloc_is_hinted_at() -> None:
+    both = Machine((0,), frozenset(), 20 * GIB, preload=("/lib/libtcmalloc_minimal.so.4", "/env/lib/libiomp5.so"))
+    profile = cpu_profile(both, 1, 2048)
+    assert profile.environment["LD_PRELOAD"] == "/lib/libtcmalloc_minimal.so.4:/env/lib/libiomp5.so"
+    assert not profile.hints
+    assert any("tcmalloc" in hint for hint in cpu_profile(PLAIN, 1, 2048).hints)
+    assert "LD_PRELOAD" not in cpu_profile(PLAIN, 1, 2048).environment
+
+
+def test_two_hyper_threads_count_as_one_core(tmp_path: Path) -> None:
+    for cpu, siblings in {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3"}.items():
+        topology = tmp_path / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(siblings + "\n")
+    assert one_per_core([0, 1, 2, 3], tmp_path) == (0, 1)
+    assert one_per_core([2, 3], tmp_path) == (2, 3)
+
+
+def test_cpus_of_unknown_topology_are_all_used(tmp_path: Path) -> None:
+    assert one_per_core([0, 1], tmp_path) == (0, 1)
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A path that holds nothing but what the test puts into nvidia-smi."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path / "nvidia-smi"
+
+
+def install(tool: Path, script: str) -> None:
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+
+
+def test_auto_is_gpu_where_nvidia_smi_lists_one_and_cpu_elsewhere(nvidia_smi: Path) -> None:
+    assert resolve("auto") == "cpu"
+    install(nvidia_smi, "echo 'GPU 0: NVIDIA H200'")
+    assert (resolve("auto"), resolve("gpu"), resolve("cpu")) == ("gpu", "gpu", "cpu")
+    install(nvidia_smi, "echo 'NVIDIA-SMI has failed'; exit 9")
+    assert resolve("auto") == "cpu"
+
+
+def test_a_gpu_that_is_not_there_and_an_unknown_profile_are_refused(nvidia_smi: Path) -> None:
+    with pytest.raises(BadInput, match="nvidia-smi shows no GPU here; use --profile cpu"):
+        resolve("gpu")
+    with pytest.raises(BadInput, match="found 'tpu'; allowed: auto, cpu, gpu"):
+        resolve("tpu")

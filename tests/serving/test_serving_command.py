@@ -1,0 +1,79 @@
+"""`python -m serving` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> list[str]:
+    """The command, with a state and a cache of its own."""
+    return ["env", f"XDG_STATE_HOME={tmp_path}", f"XDG_CACHE_HOME={tmp_path}", sys.executable, "-m", "serving"]
+
+
+def run(serving: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*serving, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_models_lists_the_catalogue_as_json_and_nothing_else_on_stdout(serving: list[str]) -> None:
+    done = run(serving, "models", "--json")
+    rows = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert [row["name"] for row in rows] == [
+        "smollm2-135m-instruct",
+        "qwen2.5-0.5b-instruct",
+        "qwen2.5-coder-1.5b-instruct",
+    ]
+    assert not any(row["cached"] for row in rows)
+
+
+def test_status_and_stop_say_what_to_do_when_nothing_runs(serving: list[str]) -> None:
+    status = run(serving, "status")
+    assert status.returncode == 3
+    assert "start one with `python -m serving start --background`" in status.stderr
+    assert json.loads(run(serving, "status", "--json").stdout) == {"state": "down"}
+    assert run(serving, "stop").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["start", "--model", "gpt"], "error: --model: 'gpt' is not known; known: smollm2-135m-instruct"),
+        (["start", "--model", "./nowhere"], "error: --model: ./nowhere holds no config.json"),
+        (["start", "--profile", "tpu"], "error: --profile: found 'tpu'; allowed: auto, cpu, gpu"),
+        (["start", "--host", "192.0.2.1"], "error: --host 192.0.2.1: cannot be bound"),
+        (["sim", "--ttft-ms", "-1"], "error: --ttft-ms: found -1"),
+        (["sim", "--output-tokens", "0"], "error: --output-tokens: found 0"),
+    ],
+)
+def test_bad_options_get_one_line_and_exit_code_2(serving: list[str], arguments: list[str], said: str) -> None:
+    done = run(serving, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_simulator_says_what_it_is_serves_and_ends_on_an_interrupt(serving: list[str]) -> None:
+    port_free = ["sim", "--port", "18391", "--ttft-ms", "1", "--itl-ms", "0"]
+    with subprocess.Popen(
+        [*serving, *port_free], cwd=REPOSITORY, env=dict(os.environ), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        assert "SIMULATOR (no model, answers are made up) at http://127.0.0.1:18391/v1" in process.stderr.readline()
+        with urllib.request.urlopen("http://127.0.0.1:18391/health", timeout=5) as answer:
+            assert answer.status == 200
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) in {0, 130}
+        assert time.monotonic() - began < 10
