@@ -29,7 +29,7 @@ from rich.progress import (
 from rich.table import Table
 
 # A file or a pipe has no width of its own; 80 columns would fold every table.
-stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
+stderr = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else 140)
 
 
 class ExitCode(IntEnum):

@@ -16,6 +16,7 @@ from agents.files import InvalidPipeline, ReadPipeline, read_pipelines
 from agents.orchestrator import AgenticDataOrchestrator, summary
 from agents.policy import DEFAULT_POLICY, Policy, load_policy, policy_names
 from agents.prompt import DEFAULT_PROMPT, PromptVariant, load_prompt, prompt_names
+from agents.requests import requests_for
 from agents.schema import IngestionRecommendation, PipelineReport, StageReport
 from console import BadInput, ExitCode, say
 from serving.endpoint import Endpoint, connect
@@ -42,8 +43,10 @@ def run(
     """
     variant, rules = load_prompt(prompt), load_policy(policy)
     entries = read_pipelines(files)
-    sink = _open_out(out)
+    # Every prompt is rendered once before the first call, so that a template's error costs no answers.
+    requests_for((entry.spec for entry in entries if isinstance(entry, ReadPipeline)), variant, rules, "check")
     endpoint = connect(base_url, model)
+    sink = _open_out(out)  # it empties the file, so not before there is something to write
     try:
         reports = asyncio.run(_run(endpoint, entries, variant, rules, timeout_s, sink))
     finally:

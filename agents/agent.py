@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from agents.policy import DEFAULT_POLICY, Policy, load_policy
 from agents.prompt import DEFAULT_PROMPT, PromptVariant, load_prompt
 from agents.requests import StageRequest, stage_request
-from agents.schema import RECOMMENDATIONS, PipelineSpec, Recommendation, Stage
+from agents.schema import RECOMMENDATIONS, PipelineSpec, Recommendation, Stage, Strict
 from console import shorten
 from serving.endpoint import Endpoint
 
@@ -50,9 +50,8 @@ class UnusableReply(AgentError):
     """The answer is not the recommendation that was asked for."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """One answer as the endpoint gave it."""
+class Reply(Strict):
+    """One answer as the endpoint gave it, its types checked: the openai client takes any JSON for an answer."""
 
     text: str
     finish_reason: str
@@ -117,22 +116,31 @@ class LightweightLLMAgent:
             raise EndpointFailed(f"no answer within {self.client.timeout} s") from None
         except APIConnectionError as error:
             cause = error.__cause__ or error
-            raise EndpointFailed(f"the endpoint cannot be reached: {shorten(str(cause))}") from None
+            raise EndpointFailed(f"the endpoint cannot be reached: {self._told(cause)}") from None
         except APIStatusError as error:
-            raise EndpointFailed(f"the endpoint answered HTTP {error.status_code}: {shorten(error.message)}") from None
+            problem = self._told(error.message)
+            raise EndpointFailed(f"the endpoint answered HTTP {error.status_code}: {problem}") from None
         except (APIError, ValueError) as error:
-            raise EndpointFailed(f"the endpoint's answer is broken: {shorten(str(error))}") from None
+            raise EndpointFailed(f"the endpoint's answer is broken: {self._told(error)}") from None
         latency_s = time.perf_counter() - began
-        if not getattr(answer, "choices", None):
-            raise EndpointFailed(f"the endpoint's answer has no choices: {shorten(str(answer))}")
-        choice, usage = answer.choices[0], answer.usage
-        return Reply(
-            text=choice.message.content or "",
-            finish_reason=choice.finish_reason or "unknown",
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            output_tokens=usage.completion_tokens if usage else None,
-            latency_s=latency_s,
-        )
+        try:
+            choice, usage = answer.choices[0], answer.usage
+            return Reply(
+                text=choice.message.content or "",
+                finish_reason=choice.finish_reason or "unknown",
+                prompt_tokens=usage.prompt_tokens if usage else None,
+                output_tokens=usage.completion_tokens if usage else None,
+                latency_s=latency_s,
+            )
+        except (AttributeError, LookupError, TypeError, ValidationError):
+            raise EndpointFailed(
+                f"the endpoint's answer is not a sound chat completion: {self._told(answer)}"
+            ) from None
+
+    def _told(self, found: object) -> str:
+        """What came, short and without our key: some servers quote the key they refuse."""
+        text, key = str(found), self.client.api_key
+        return shorten(text.replace(key, "***") if key and key != "EMPTY" else text)
 
     async def recommend(self, spec: PipelineSpec) -> Answer:
         """Ask about one pipeline and check the answer against the stage's schema. Raises AgentError."""

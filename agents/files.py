@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _Loc = tuple[int | str, ...]
 
 PIPELINE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl")
+_MAX_DEPTH = 50
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,15 @@ def describe(error: ValidationError, model: type[BaseModel], where: str, documen
 
 def _read(path: Path) -> str:
     try:
-        text = path.read_text("utf8")
+        text = path.read_text("utf-8-sig")  # a byte order mark, as Windows writes it, is no part of the text
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise BadInput(f"{path}: is a folder; give a file") from None
     except PermissionError:
         raise BadInput(f"{path}: may not be read by this user") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: is not UTF-8 text (byte {error.start})") from None
     if not text.strip():
@@ -102,14 +106,17 @@ def _entries(path: Path) -> Iterator[ReadPipeline | InvalidPipeline]:
         raise BadInput(f"{path}: ends in {path.suffix!r}; allowed: {', '.join(PIPELINE_SUFFIXES)}")
     text = _read(path)
     if path.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
+        # Not splitlines(): U+2028 and its like end a line there, and may stand inside a JSON string.
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield _json_line(f"{path}:{number}", line)
         return
     document = _parse_json(path, text) if path.suffix == ".json" else _parse_yaml(path, text)
     prefix, items = _pipeline_list(path, document.data)
     for index, item in enumerate(items):
-        yield _check(item, str(path), document.below((*prefix, index) if prefix is not None else ()))
+        # YAML tells the line; in JSON, which does not, the entry's number leads there.
+        where = str(path) if document.node or prefix is None else f"{path}: entry {index + 1}"
+        yield _check(item, where, document.below((*prefix, index) if prefix is not None else ()))
 
 
 def _pipeline_list(path: Path, data: object) -> tuple[_Loc | None, list[object]]:
@@ -124,7 +131,7 @@ def _pipeline_list(path: Path, data: object) -> tuple[_Loc | None, list[object]]
     elif isinstance(data, dict):
         found = (None, [data])
     else:
-        raise BadInput(f"{path}: found {reprlib.repr(data)}; allowed: a list of pipelines, or one pipeline")
+        raise BadInput(f"{path}: found {_shown(data)}; allowed: a list of pipelines, or one pipeline")
     if not found[1]:
         raise BadInput(f"{path}: holds no pipeline")
     return found
@@ -190,7 +197,10 @@ def _child(node: yaml.Node | None, key: int | str) -> tuple[int, yaml.Node | Non
 def _parse_yaml(path: Path, text: str) -> _Document:
     loader = yaml.CSafeLoader(text)
     try:
+        _refuse_deep_nesting(text)
         node = loader.get_single_node()
+        if node is None:  # nothing but comments
+            raise BadInput(f"{path}: is empty")
         _refuse_duplicate_keys(node, set())
         return _Document(loader.construct_document(node), node)
     except yaml.MarkedYAMLError as error:
@@ -201,6 +211,15 @@ def _parse_yaml(path: Path, text: str) -> _Document:
         raise BadInput(f"{path}: is not YAML: {shorten(str(error))}") from None
     finally:
         loader.dispose()
+
+
+def _refuse_deep_nesting(text: str) -> None:
+    """The reader of nodes recurses in C: 100 000 levels would not raise there but end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {_MAX_DEPTH} levels", problem_mark=event.start_mark)
 
 
 def _refuse_duplicate_keys(node: yaml.Node | None, seen: set[int]) -> None:
@@ -215,7 +234,13 @@ def _refuse_duplicate_keys(node: yaml.Node | None, seen: set[int]) -> None:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {shorten(key.value, 60)!r} stands twice", problem_mark=key.start_mark
                 )
-            keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+            if key.value == "<<" and isinstance(value, yaml.SequenceNode):
+                # Each mapping that merges ten others grows tenfold: a few lines would fill the memory.
+                raise yaml.MarkedYAMLError(
+                    problem="'<<' may merge one mapping, not a list", problem_mark=key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                keys.add(key.value)
             _refuse_duplicate_keys(value, seen)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
@@ -234,8 +259,8 @@ def _parse_json(path: Path, text: str) -> _Document:
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"key {shorten(twice, 60)!r} stands twice")
     return found
 
@@ -251,11 +276,16 @@ def _problem(kind: str, loc: _Loc, found: object, message: str, model: type[Base
     if kind == "missing":
         return f"{field}: is missing"
     if kind == "model_type":
-        return f"{field}: found {reprlib.repr(found)}; allowed: a mapping of {', '.join(_fields_at(model, loc))}"
+        return f"{field}: found {_shown(found)}; allowed: a mapping of {', '.join(_fields_at(model, loc))}"
     said = message.removeprefix("Value error, ")
     if kind == "value_error":
         return f"{field}: {said}" if loc else said
-    return f"{field}: found {reprlib.repr(found)}; {said[0].lower()}{said[1:]}"
+    return f"{field}: found {_shown(found)}; {said[0].lower()}{said[1:]}"
+
+
+def _shown(found: object) -> str:
+    """A value as a message may hold it: short, however large or deeply nested it is."""
+    return shorten(reprlib.repr(found), 100)
 
 
 def _fields_at(model: type[BaseModel], loc: _Loc) -> Sequence[str]:

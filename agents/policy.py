@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from agents.files import load_yaml_model
 from agents.schema import InfrastructureMetrics, Label, Name, Percent, QualityMetrics, RuleFired, Strict
-from console import BadInput
+from console import BadInput, shorten
 
 POLICIES_DIR = Path(__file__).parent / "policies"
 DEFAULT_POLICY = "standard"
@@ -80,10 +80,12 @@ def policy_names() -> list[str]:
 
 def load_policy(name: str) -> Policy:
     """A preset by name, or the policy in a YAML file. Raises BadInput."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else POLICIES_DIR / f"{name}.yaml"
-    if not path.is_file() or (path.parent == POLICIES_DIR and path.stem not in policy_names()):
-        raise BadInput(f"policy {name!r} is not known; known: {', '.join(policy_names())}, or a path ending in .yaml")
-    return load_yaml_model(path, Policy)
+    if name.endswith((".yaml", ".yml")):
+        return load_yaml_model(Path(name), Policy)
+    if name not in policy_names():
+        known = ", ".join(policy_names())
+        raise BadInput(f"policy {shorten(name, 80)!r} is not known; known: {known}, or a path ending in .yaml")
+    return load_yaml_model(POLICIES_DIR / f"{name}.yaml", Policy)
 
 
 def severity(metrics: QualityMetrics, policy: Policy) -> Label:

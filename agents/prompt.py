@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 
 from agents.files import load_yaml_model
 from agents.schema import RECOMMENDATIONS, Label, Name, PipelineSpec, Stage, Strict
-from console import BadInput
+from console import BadInput, shorten
 
 PROMPTS_DIR = Path(__file__).parent / "prompts"
 DEFAULT_PROMPT = "grounded"
@@ -75,10 +75,12 @@ def prompt_names() -> list[str]:
 
 def load_prompt(name: str) -> PromptVariant:
     """A variant by name, or by the path of a YAML file of one's own. Raises BadInput."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROMPTS_DIR / f"{name}.yaml"
-    if not path.is_file() or (path.parent == PROMPTS_DIR and path.stem not in prompt_names()):
-        raise BadInput(f"prompt {name!r} is not known; known: {', '.join(prompt_names())}, or a path ending in .yaml")
-    return load_yaml_model(path, PromptVariant)
+    if name.endswith((".yaml", ".yml")):
+        return load_yaml_model(Path(name), PromptVariant)
+    if name not in prompt_names():
+        known = ", ".join(prompt_names())
+        raise BadInput(f"prompt {shorten(name, 80)!r} is not known; known: {known}, or a path ending in .yaml")
+    return load_yaml_model(PROMPTS_DIR / f"{name}.yaml", PromptVariant)
 
 
 def facts_for(stage: Stage, spec: PipelineSpec) -> dict[str, str | float | int]:
@@ -104,8 +106,8 @@ def render(variant: PromptVariant, stage: Stage, spec: PipelineSpec, label: Labe
             {"role": role, "content": _templates().from_string(text).render(values).strip()}
             for role, text in (("system", source.system), ("user", source.user))
         ]
-    except TemplateError as error:
-        raise BadInput(f"prompt {variant.name}: stage {stage}: {error}") from None
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise BadInput(f"prompt {variant.name}: stage {stage}: {shorten(str(error))}") from None
 
 
 def chat_body(

@@ -30,10 +30,15 @@ class Lexicon(RootModel[dict[str, Annotated[list[str], Field(min_length=1)]]]):
 
 
 @cache
+def phrases() -> dict[str, list[str]]:
+    """The lexicon as written."""
+    return load_yaml_model(LEXICON_PATH, Lexicon).root
+
+
+@cache
 def lexicon() -> dict[str, tuple[re.Pattern[str], ...]]:
     """The compiled lexicon."""
-    loaded = load_yaml_model(LEXICON_PATH, Lexicon).root
-    return {concept: tuple(_pattern(phrase) for phrase in phrases) for concept, phrases in loaded.items()}
+    return {concept: tuple(_pattern(phrase) for phrase in written) for concept, written in phrases().items()}
 
 
 def mention(text: str, concept: str) -> str | None:

@@ -16,7 +16,7 @@ from agents.prompt import facts_for
 from agents.schema import RECOMMENDATIONS, IngestionRecommendation, Label, Recommendation, Stage, Strict
 from console import shorten
 from evals.case import Case
-from evals.lexicon import mention
+from evals.lexicon import mention, phrases
 
 
 class Score(Strict):
@@ -71,9 +71,9 @@ def facts_consistent(answered: Answered) -> Score:
     """1 when every figure in the text was given or follows from what was given, and no other label is claimed.
 
     Follows: the rest to 100 of a percentage, used over total storage in percent, total minus used. 1 and 2 are
-    free, since there are two actions to count.
+    free, since there are two actions to count; so are the figures in the words for a required concept (HTTP 429).
     """
-    if not answered.text.strip():
+    if not _WORD.search(answered.text):
         return _nothing_said()
     known = set(_known_figures(answered))
     strange = [figure for figure in _figures(answered.text) if not _among(figure, known)]
@@ -89,7 +89,7 @@ def facts_consistent(answered: Answered) -> Score:
 
 def required_points(answered: Answered) -> Score:
     """Share of the case's required concepts that the text mentions; a right ingestion mode is one of them."""
-    if not answered.text.strip():
+    if not _WORD.search(answered.text):
         return _nothing_said()
     found = {concept: mention(answered.text, concept) for concept in answered.case.required}
     points: dict[str, str | None] = dict(found)
@@ -104,7 +104,7 @@ def required_points(answered: Answered) -> Score:
 
 def forbidden_points(answered: Answered) -> Score:
     """1 when the text recommends none of the case's forbidden concepts and no unacceptable mode."""
-    if not answered.text.strip():
+    if not _WORD.search(answered.text):
         return _nothing_said()
     said = [f"{concept}: {words}" for concept in answered.case.forbidden if (words := mention(answered.text, concept))]
     mode = _mode(answered)
@@ -123,6 +123,9 @@ SCORERS: dict[str, Scorer] = {
 def score_all(answered: Answered) -> dict[str, Score]:
     """Every scorer's word on one answer."""
     return {name: scorer(answered) for name, scorer in SCORERS.items()}
+
+
+_WORD = re.compile(r"\w")
 
 
 def _nothing_said() -> Score:
@@ -145,6 +148,9 @@ def _figures(text: str) -> Iterator[float]:
 
 def _known_figures(answered: Answered) -> Iterator[float]:
     yield from (1.0, 2.0)
+    for concept in answered.case.required:
+        for phrase in phrases()[concept]:
+            yield from _figures(phrase)
     facts = facts_for(answered.case.stage, answered.case.spec)
     for value in facts.values():
         yield from _figures(value) if isinstance(value, str) else (float(value),)

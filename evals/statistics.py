@@ -60,11 +60,12 @@ def estimate(values: Sequence[float], groups: Sequence[int]) -> Estimate:
     return Estimate(mean, *_cluster_bootstrap(clusters), n)
 
 
-def _cluster_bootstrap(clusters: Sequence[np.ndarray]) -> tuple[float, float]:
+def _cluster_bootstrap(clusters: Sequence[np.ndarray]) -> tuple[float, float] | tuple[None, None]:
     rng = np.random.default_rng(0)
     sums = np.array([cluster.sum() for cluster in clusters])
     sizes = np.array([len(cluster) for cluster in clusters])
     drawn = rng.integers(0, len(clusters), size=(_RESAMPLES, len(clusters)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    # Rows that all have one mean say nothing about how rows differ; an interval of no width would be a false claim.
+    return (float(low), float(high)) if low < high else (None, None)

@@ -22,7 +22,7 @@ class CaseSet(Strict):
 
     count: Annotated[int, Field(ge=1, le=100_000)] | None = None
     seed: int = 0
-    file: str | None = None
+    file: Name | None = None
     """JSONL, relative to the suite file."""
 
     @model_validator(mode="after")
@@ -38,7 +38,7 @@ class Suite(Strict):
     name: Name
     prompts: Annotated[list[Name], Field(min_length=1)]
     cases: CaseSet
-    policy: str = DEFAULT_POLICY
+    policy: Name = DEFAULT_POLICY
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
     """Requests in flight at once: enough to keep the engine's batch full."""
     timeout_s: Annotated[float, Field(gt=0)] = 300.0

@@ -7,6 +7,7 @@ import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -46,10 +47,11 @@ def find_base_url(base_url: str | None = None) -> str:
     if base_url or os.environ.get("OPENAI_BASE_URL"):
         url = (base_url or os.environ["OPENAI_BASE_URL"]).rstrip("/")
         source = "--base-url" if base_url else "OPENAI_BASE_URL"
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc:
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise BadInput(f"{source}: holds a user or password; put the key into OPENAI_API_KEY")
+        if not _is_address(url):
             raise BadInput(f"{source}: found {shorten(url)!r}; allowed is http(s)://HOST:PORT/v1")
-        return url if parts.path else f"{url}/v1"
+        return url if urlsplit(url).path else f"{url}/v1"
     record = read_record()
     if record and record.process():
         return record.base_url
@@ -63,7 +65,7 @@ def connect(base_url: str | None = None, model: str | None = None, *, timeout_s:
     Raises CannotJudge when it does not answer as an OpenAI-compatible server, BadInput when `model` is not served.
     """
     url = find_base_url(base_url)
-    key = SecretStr(os.environ.get("OPENAI_API_KEY") or "EMPTY")
+    key = _api_key()
     request = urllib.request.Request(  # noqa: S310 - find_base_url lets only http(s) through
         f"{url}/models", headers={"Authorization": f"Bearer {key.get_secret_value()}"}
     )
@@ -73,7 +75,7 @@ def connect(base_url: str | None = None, model: str | None = None, *, timeout_s:
     except urllib.error.HTTPError as error:
         hint = "set OPENAI_API_KEY" if error.code in {401, 403} else "is this the API's address, ending in /v1?"
         raise CannotJudge(f"{url}/models answered HTTP {error.code}: {hint}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = shorten(str(getattr(error, "reason", error)))
         raise CannotJudge(f"no endpoint answers at {url} ({reason}): start one with `{START_COMMAND}`") from None
     if not served:
@@ -82,3 +84,21 @@ def connect(base_url: str | None = None, model: str | None = None, *, timeout_s:
     if chosen not in served:
         raise BadInput(f"--model: {shorten(chosen)!r} is not served at {url}; served: {', '.join(sorted(served))}")
     return Endpoint(url, chosen, key, simulated=served[chosen] == SIMULATOR_OWNER)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it raises ValueError for what is no port
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and url.isascii() and " " not in url
+
+
+def _api_key() -> SecretStr:
+    """OPENAI_API_KEY without the line end that files and pipes leave on it. Raises BadInput, without telling the key."""
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    # http.client's own error for such a header would quote the key.
+    if not (key.isascii() and key.isprintable()):
+        raise BadInput("OPENAI_API_KEY: holds a character that no HTTP header may hold")
+    return SecretStr(key or "EMPTY")

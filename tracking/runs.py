@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import sqlite3
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def tracking_uri() -> str:
 def ui_command() -> str:
     """The command that shows the runs in a browser, on loopback."""
     if os.environ.get("MLFLOW_TRACKING_URI"):
-        return f"open {tracking_uri()}"
+        return f"open {_without_password(tracking_uri())}"
     return "make ui"
 
 
@@ -71,6 +72,7 @@ def log_run(experiment: str, content: RunContent) -> LoggedRun:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     # Creating a database is not news to someone who waits for an evaluation; warnings still are. MLflow sets its
     # levels when it is imported, and alembic its own when the database is made.
@@ -79,6 +81,7 @@ def log_run(experiment: str, content: RunContent) -> LoggedRun:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         LOCAL_STORE.mkdir(exist_ok=True)
     try:
+        _check_openable(uri)
         client = MlflowClient(tracking_uri=uri)
         run = client.create_run(
             _experiment_id(client, experiment),
@@ -93,8 +96,10 @@ def log_run(experiment: str, content: RunContent) -> LoggedRun:
             raise
         client.set_terminated(run_id, status="FINISHED")
         _check_stored(client, run_id, content)
-    except (MlflowException, OSError) as error:
-        raise CannotJudge(f"MLflow at {_without_password(uri)} did not take the run: {shorten(str(error))}") from None
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+        shown = _without_password(uri)
+        reason = shorten(str(error).replace(uri, shown))
+        raise CannotJudge(f"MLflow at {shown} did not take the run: {reason}") from None
     return LoggedRun(run_id, experiment, _without_password(uri))
 
 
@@ -128,12 +133,24 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _check_openable(uri: str) -> None:
+    """Raise OSError or sqlite3.Error for a SQLite file that cannot be: MLflow would try it for a hundred seconds."""
+    database = _sqlite_path(uri)
+    if database:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+        sqlite3.connect(database).close()
+
+
+def _sqlite_path(uri: str) -> str:
+    return uri.partition("sqlite:///")[2].partition("?")[0]
+
+
 def _experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
     # A server knows where its artifacts go; for a SQLite file MLflow would put them in the working folder.
-    database = tracking_uri().partition("sqlite:///")[2]
+    database = _sqlite_path(tracking_uri())
     location = (Path(database).resolve().parent / "artifacts" / name).as_uri() if database else None
     return str(client.create_experiment(name, artifact_location=location))
 
@@ -181,5 +198,7 @@ def _cpu_model() -> str:
 
 def _without_password(uri: str) -> str:
     """A store's address fit to print: what stands between // and @ may be a password."""
+    if uri.startswith("sqlite:"):
+        return uri
     scheme, mark, rest = uri.partition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else uri

@@ -1,0 +1,142 @@
+"""The whole way on the real vLLM: start, recommend, evaluate, load, stop. One server serves all of these tests.
+
+They run in the order of this file: the last one stops the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from serving.vllm_server import healthy
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A running server and the environment in which the commands find it."""
+
+    environment: dict[str, str]
+    folder: Path
+
+    def run(self, module: str, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        """`python -m module arguments`; fails the test with its words unless it exits as expected."""
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == expect, f"exit {done.returncode}\n{done.stderr[-3000:]}\n{done.stdout[-1000:]}"
+        return done
+
+    def status(self) -> dict[str, Any]:
+        """What `python -m serving status --json` says, whether the server is up or down."""
+        command = [sys.executable, "-m", "serving", "status", "--json"]
+        done = subprocess.run(command, cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, check=False)
+        return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    folder = tmp_path_factory.mktemp("engine")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OPENAI_", "MLFLOW_"))}
+    environment["XDG_STATE_HOME"] = str(folder / "state")
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
+    running = Engine(environment, folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    try:
+        running.run("serving", "start", "--background", "--port", str(port))
+        yield running
+    finally:
+        running.run("serving", "stop")
+
+
+def test_the_started_server_is_up_and_serves_the_default_model_on_loopback(engine: Engine) -> None:
+    status = engine.status()
+    assert status["state"] == "up"
+    assert status["base_url"].startswith("http://127.0.0.1:")
+    assert healthy(status["base_url"].removesuffix("/v1"))
+
+
+def test_the_example_pipelines_get_labels_with_reasons_and_three_recommendations(engine: Engine) -> None:
+    document = json.loads(engine.run("agents", "run", "examples/pipelines.yaml", "--json").stdout)
+    assert document["simulated"] is False
+    labels = [(one["severity"]["value"], one["priority"]["value"]) for one in document["pipelines"]]
+    assert labels == [("LOW", "HIGH"), ("LOW", "NORMAL")]
+    for pipeline in document["pipelines"]:
+        assert pipeline["status"] == "completed"
+        assert all(rule["reason"] for label in ("severity", "priority") for rule in pipeline[label]["rules"])
+        assert [stage["stage"] for stage in pipeline["stages"]] == ["ingestion", "quality", "infrastructure"]
+        for stage in pipeline["stages"]:
+            assert stage["recommendation"]["summary"]
+            assert len(stage["recommendation"]["actions"]) == 2
+            assert stage["output_tokens"] > 0
+            assert stage["prompt_tokens"] > 0
+            assert stage["latency_s"] > 0
+
+
+def test_an_answer_cut_by_max_tokens_is_a_failed_stage_that_says_so(engine: Engine) -> None:
+    short = engine.folder / "short.yaml"
+    text = (REPOSITORY / "agents" / "prompts" / "plain.yaml").read_text("utf8")
+    short.write_text(text.replace("sampling:\n", "sampling:\n  max_tokens: 5\n").replace("name: plain", "name: short"))
+    arguments = ["run", "examples/pipelines.yaml", "--prompt", str(short), "--json"]
+    document = json.loads(engine.run("agents", *arguments, expect=3).stdout)
+    assert document["pipelines_in"] == sum(document["pipelines_out"].values()) == 2
+    assert "cut off at 5 tokens" in document["pipelines"][0]["stages"][0]["error"]
+
+
+def test_a_suite_is_scored_and_logged_with_one_run_per_prompt(engine: Engine) -> None:
+    suite = engine.folder / "suite.yaml"
+    suite.write_text("name: engine\nprompts: [plain, grounded]\ncases: {count: 4, seed: 1}\nconcurrency: 8\n")
+    arguments = ["run", str(suite), "--json", "--out", str(engine.folder / "evals")]
+    document = json.loads(engine.run("evals", *arguments).stdout)
+    assert document["simulated"] is False
+    assert [variant["prompt"] for variant in document["variants"]] == ["plain", "grounded"]
+    assert len({variant["mlflow_run_id"] for variant in document["variants"]}) == 2
+    for variant in document["variants"]:
+        assert (variant["samples"], variant["errored"]) == (4, 0)
+        assert variant["scores"]["schema_valid"]["n"] == 4
+    assert len((engine.folder / "evals" / "samples.jsonl").read_text("utf8").splitlines()) == 8
+
+
+def test_a_load_test_streams_and_counts_every_request(engine: Engine) -> None:
+    profile = engine.folder / "load.yaml"
+    pipelines = REPOSITORY / "examples" / "pipelines.yaml"
+    profile.write_text(f"name: engine\nusers: 2\nduration_s: 6\nmax_tokens: 12\npipelines: {pipelines}\n")
+    rows = engine.folder / "rows.jsonl"
+    document = json.loads(engine.run("load_tests", "run", str(profile), "--json", "--out", str(rows)).stdout)
+    kinds = [json.loads(line)["kind"] for line in rows.read_text("utf8").splitlines()]
+    sent = [json.loads(line) for line in rows.read_text("utf8").splitlines() if '"kind":"request"' in line]
+    assert document["simulated"] is False
+    assert (kinds[0], kinds[-1]) == ("start", "end")
+    assert sent
+    assert {row["status"] for row in sent} == {"ok"}
+    assert all(0 < row["ttft_s"] <= row["e2e_s"] for row in sent)
+    assert {row["output_tokens"] for row in sent} == {12}
+
+
+def test_stop_leaves_no_process_behind(engine: Engine) -> None:
+    pid = engine.status()["pid"]
+    members = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    assert len(members) >= 3
+    engine.run("serving", "stop")
+    assert [member.pid for member in members if member.is_running()] == []
+    assert engine.status()["state"] == "down"
