@@ -17,13 +17,14 @@ demo: setup ## the main job on the real engine: recommendations, a small evaluat
 	@$(RUN) examples.demo
 
 test: setup ## the whole test suite, the real engine included
-	@$(RUN) pytest
+	@echo "== tests on the simulator" && $(RUN) pytest -n 2 -m "not engine"
+	@echo "== tests on the real engine (it starts once: one to two minutes on a CPU)" && $(RUN) pytest -m engine -v
 
 check: setup ## format, lint, types and the fast tests: what to run all day
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy $(SOURCES)
-	@$(RUN) pytest -q -m "not engine and not slow"
+	@$(RUN) pytest -q -n 2 -m "not engine and not slow" --hypothesis-profile=quick
 
 fix: setup ## format and mend what can be mended
 	@$(BIN)/ruff format $(SOURCES)

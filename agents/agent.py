@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import aiohttp
 from openai import (
     APIConnectionError,
     APIError,
@@ -112,7 +113,9 @@ class LightweightLLMAgent:
         began = time.perf_counter()
         try:
             answer = await self.client.chat.completions.create(**body)
-        except APITimeoutError:
+        except APITimeoutError as error:
+            if broken := _broken_connection(error):
+                raise EndpointFailed(f"the endpoint cannot be reached: {self._told(broken)}") from None
             raise EndpointFailed(f"no answer within {self.client.timeout} s") from None
         except APIConnectionError as error:
             cause = error.__cause__ or error
@@ -153,6 +156,16 @@ class LightweightLLMAgent:
             raise
         self.history.append(Exchange(request, reply, None))
         return answer
+
+
+def _broken_connection(error: BaseException) -> BaseException | None:
+    """The refused or broken connection under an error; the transport (httpx-aiohttp 0.2) calls those timeouts too."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, aiohttp.ClientConnectionError) and not isinstance(cause, TimeoutError):
+            return cause
+        cause = cause.__cause__
+    return None
 
 
 def parse(stage: Stage, reply: Reply) -> Recommendation:

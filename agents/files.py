@@ -219,7 +219,10 @@ def _refuse_deep_nesting(text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"nested deeper than {_MAX_DEPTH} levels", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"nested deeper than {_MAX_DEPTH} levels",
+                problem_mark=event.start_mark,  # type: ignore[arg-type] # the C reader's mark; it has a line too
+            )
 
 
 def _refuse_duplicate_keys(node: yaml.Node | None, seen: set[int]) -> None:

@@ -95,6 +95,8 @@ class PipelineSpec(Strict):
 
 Sentence = Annotated[str, Field(min_length=1, max_length=160)]
 """One sentence: the bound keeps a small model from running on until its tokens end mid-sentence."""
+Action = Annotated[str, Field(min_length=1, max_length=100)]
+"""One short step."""
 
 
 class IngestionMode(StrEnum):
@@ -113,7 +115,7 @@ class Recommendation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     summary: Sentence
-    actions: Annotated[list[Sentence], Field(min_length=2, max_length=2)]
+    actions: Annotated[list[Action], Field(min_length=2, max_length=2)]
 
     @property
     def text(self) -> str:

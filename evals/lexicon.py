@@ -22,7 +22,8 @@ _NEGATION = re.compile(
     r"\b(?:not|no|never|avoid|avoiding|without|don't|doesn't|shouldn't|cannot|instead of|rather than|unnecessary)\b"
     r"(?:\W+\w+){0,4}\W*$"
 )
-_SENTENCE_END = re.compile(r"[.!?;\n]")
+# A broken answer is read as it came: there, a closing quote of JSON ends a sentence too.
+_SENTENCE_END = re.compile(r'[.!?;\n]|"\s*[,:\]}]')
 
 
 class Lexicon(RootModel[dict[str, Annotated[list[str], Field(min_length=1)]]]):

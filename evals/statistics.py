@@ -60,7 +60,7 @@ def estimate(values: Sequence[float], groups: Sequence[int]) -> Estimate:
     return Estimate(mean, *_cluster_bootstrap(clusters), n)
 
 
-def _cluster_bootstrap(clusters: Sequence[np.ndarray]) -> tuple[float, float] | tuple[None, None]:
+def _cluster_bootstrap(clusters: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
     rng = np.random.default_rng(0)
     sums = np.array([cluster.sum() for cluster in clusters])
     sizes = np.array([len(cluster) for cluster in clusters])

@@ -78,10 +78,14 @@ def check_disk(folder: Path, kind: str) -> None:
 
 def create(venv: Path) -> None:
     """A fresh environment; one left by an interrupted run is replaced."""
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, text=True, check=False
+    )
     if made.returncode:
         said = (made.stderr or made.stdout).strip().splitlines()
-        stop(3, f"python -m venv failed ({said[-1] if said else 'no reason given'}): install python3-venv, or free disk")
+        stop(
+            3, f"python -m venv failed ({said[-1] if said else 'no reason given'}): install python3-venv, or free disk"
+        )
 
 
 def install(venv: Path, lock: Path) -> None:
@@ -112,11 +116,11 @@ def follow(process: subprocess.Popen[str], total: int) -> Iterator[str]:
     assert process.stdout  # noqa: S101 - Popen was given a pipe
     collected = 0
     for line in process.stdout:
-        if match := re.match(r"(?:Collecting|Requirement already satisfied:) (\S+)", line):
+        if match := re.match(r"(?:Collecting|Processing|Requirement already satisfied:) (\S+)", line):
             collected += 1
-            show(collected, total, match.group(1))
+            show(collected, total, Path(match.group(1)).name)
         elif line.startswith("Installing collected packages") and total:
-            tell(f"  installing {total} packages")
+            tell(f"  unpacking {total} packages (a minute or two)")
         elif line.startswith("ERROR"):
             yield line.removeprefix("ERROR:").strip()
 

@@ -13,7 +13,7 @@ import console
 from console import CannotJudge, say
 from serving import weights
 from serving.catalogue import MODELS, default_model, model_named
-from serving.profiles import detect, make, resolve
+from serving.profiles import detect, make, model_size, resolve
 from serving.simulator import Fault, SimulatorSettings, serve
 from serving.state import ServerRecord, clear_record, read_record
 from serving.vllm_server import ServerSpec, healthy, refuse_second_server, refuse_taken_port, stop
@@ -83,8 +83,7 @@ def start(
     refuse_second_server()
     refuse_taken_port(host, port)
     name, folder, context = _weights(model or default_model(kind))
-    weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    chosen = make(kind, weights_bytes, context)
+    chosen = make(kind, model_size(folder, context))
     for hint in chosen.hints:
         say(f"hint: {hint}")
     spec = ServerSpec(name, folder, chosen, host, port)
@@ -101,7 +100,7 @@ def _weights(model: str) -> tuple[str, Path, int]:
     """Name, folder and context of a catalogue model, or of a folder of the user's own."""
     if "/" in model or model.startswith((".", "~")):
         folder = weights.local_folder(model)
-        return folder.name, folder, 4096
+        return folder.name, folder, 32_768
     known = model_named(model)
     say(f"{known.name}: bringing and verifying the weights")
     return known.name, weights.bring(known, lambda text: say(f"  {text}")), known.context

@@ -96,7 +96,7 @@ def _is_address(url: str) -> bool:
 
 
 def _api_key() -> SecretStr:
-    """OPENAI_API_KEY without the line end that files and pipes leave on it. Raises BadInput, without telling the key."""
+    """OPENAI_API_KEY without the line end that files leave on it. Raises BadInput, which does not tell the key."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     # http.client's own error for such a header would quote the key.
     if not (key.isascii() and key.isprintable()):

@@ -6,6 +6,7 @@ tcmalloc and Intel's OpenMP preloaded when present, no torch.compile, KV cache f
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,9 @@ ProfileName = Literal["cpu", "gpu"]
 _GIB = 1 << 30
 _ENGINE_BYTES = 3 * _GIB
 """Resident memory of vLLM's three processes beside weights and KV cache: 2.3 to 2.8 GiB were measured."""
+_MAX_SEQUENCES = 64
+_SEQUENCE_TOKENS = 384
+"""Prompt plus answer of one of the agents' requests, rounded up."""
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 """CPU flags (as /proc/cpuinfo spells them) of units that multiply bfloat16."""
 
@@ -39,6 +43,18 @@ class Machine:
     """Memory available now."""
     preload: tuple[str, ...] = ()
     """Libraries that make the engine faster when loaded first."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What a profile depends on in the model."""
+
+    weights_bytes: int
+    """Size of the safetensors, two bytes a parameter."""
+    kv_values_per_token: int
+    """Numbers the KV cache keeps for one token, over all layers."""
+    context: int
+    """Longest prompt plus answer the model was made for, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +95,30 @@ def resolve(name: str) -> ProfileName:
     return "gpu" if here == "gpu" and name != "cpu" else "cpu"
 
 
-def make(name: ProfileName, weights_bytes: int, context: int) -> Profile:
-    """The profile for this machine and a model of this size. Raises CannotJudge when memory is short."""
-    return gpu_profile(context) if name == "gpu" else cpu_profile(this_machine(), weights_bytes, context)
+def make(name: ProfileName, model: ModelSize) -> Profile:
+    """The profile for this machine and this model. Raises CannotJudge when memory is short."""
+    return gpu_profile(model.context) if name == "gpu" else cpu_profile(this_machine(), model)
 
 
-def cpu_profile(machine: Machine, weights_bytes: int, context: int) -> Profile:
-    """Eager vLLM on all cores. Raises CannotJudge when weights, engine and 1 GiB of KV cache do not fit.
+def model_size(folder: Path, context: int) -> ModelSize:
+    """Read a model folder: the sizes of its safetensors and of a token's keys and values."""
+    config = json.loads((folder / "config.json").read_text("utf8"))
+    heads = config.get("num_attention_heads", 1)
+    head_dim = config.get("head_dim") or config.get("hidden_size", 0) // heads
+    return ModelSize(
+        weights_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        kv_values_per_token=2
+        * config.get("num_hidden_layers", 0)
+        * config.get("num_key_value_heads", heads)
+        * head_dim,
+        context=min(context, config.get("max_position_embeddings") or context),
+    )
 
-    weights_bytes: size of the safetensors, two bytes a parameter.
-    """
+
+def cpu_profile(machine: Machine, model: ModelSize) -> Profile:
+    """Eager vLLM on all cores. Raises CannotJudge when weights, engine and 1 GiB of KV cache do not fit."""
     bf16 = bool(_BF16_FLAGS & machine.flags)
-    loaded_bytes = weights_bytes if bf16 else 2 * weights_bytes
+    loaded_bytes = model.weights_bytes if bf16 else 2 * model.weights_bytes
     spare = machine.memory_bytes - loaded_bytes - _ENGINE_BYTES
     if spare < _GIB:
         raise CannotJudge(
@@ -99,7 +127,7 @@ def cpu_profile(machine: Machine, weights_bytes: int, context: int) -> Profile:
         )
     environment = {
         **_QUIET,
-        "VLLM_CPU_KVCACHE_SPACE": str(min(4, max(1, spare // (2 * _GIB)))),
+        "VLLM_CPU_KVCACHE_SPACE": str(_kv_gib(model, 2 if bf16 else 4, spare)),
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, machine.cpus)),
     }
     if machine.preload:
@@ -108,10 +136,19 @@ def cpu_profile(machine: Machine, weights_bytes: int, context: int) -> Profile:
     arguments = (
         *("--dtype", "bfloat16" if bf16 else "float32"),
         "--enforce-eager",
-        *("--max-model-len", str(min(context, 4096))),
-        *("--max-num-seqs", "64"),
+        *("--max-model-len", str(min(model.context, 4096))),
+        *("--max-num-seqs", str(_MAX_SEQUENCES)),
     )
     return Profile("cpu", arguments, environment, hints)
+
+
+def _kv_gib(model: ModelSize, value_bytes: int, spare_bytes: int) -> int:
+    """Whole GiB for the KV cache: what the engine's sequences need, within half of what is spare.
+
+    More only delays the start: the engine clears it first, at about 2.7 s per GiB on two cores.
+    """
+    wanted = round(_MAX_SEQUENCES * _SEQUENCE_TOKENS * model.kv_values_per_token * value_bytes / _GIB)
+    return max(1, min(wanted, spare_bytes // (2 * _GIB)))
 
 
 _TCMALLOC_HINT = "libtcmalloc_minimal.so.4 is not installed; with it (Debian: libtcmalloc-minimal4) answers come faster"

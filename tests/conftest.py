@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import hypothesis
 import pytest
 import uvloop
 
 from serving.simulator import SimulatorSettings, listen
+
+# `make check` asks for this one; `make test` runs hypothesis' own hundred examples.
+hypothesis.settings.register_profile("quick", max_examples=25)
 
 
 @contextmanager

@@ -48,7 +48,9 @@ class Engine:
     def status(self) -> dict[str, Any]:
         """What `python -m serving status --json` says, whether the server is up or down."""
         command = [sys.executable, "-m", "serving", "status", "--json"]
-        done = subprocess.run(command, cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, check=False
+        )
         return dict(json.loads(done.stdout))
 
 

@@ -126,6 +126,7 @@ def test_stopped_test_reports_what_it_has(tmp_path: Path, start_simulator: Start
     assert read_rows(rows_path).lost == 0
 
 
+@pytest.mark.slow
 def test_plain_locust_takes_host_and_prints_the_percentiles(tmp_path: Path, start_simulator: Start) -> None:
     """Also from another folder: Locust puts that one and the locustfile's on the path, never the repository's root."""
     base_url = start_simulator(ttft_ms=20, itl_ms=5, output_tokens=8)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from console import BadInput, CannotJudge
-from serving.profiles import Machine, cpu_profile, gpu_profile, one_per_core, resolve
+from serving.profiles import Machine, ModelSize, cpu_profile, gpu_profile, model_size, one_per_core, resolve
 
 GIB = 1 << 30
+TINY = ModelSize(weights_bytes=GIB // 4, kv_values_per_token=11_520, context=8192)
 PLAIN = Machine(cpus=(0, 1), flags=frozenset({"avx2"}), memory_bytes=20 * GIB)
 
 
@@ -28,40 +30,60 @@ def argument(arguments: tuple[str, ...], name: str) -> str:
 )
 def test_bfloat16_is_used_only_where_the_cpu_multiplies_it(flags: set[str], dtype: str) -> None:
     machine = Machine(cpus=(0,), flags=frozenset(flags), memory_bytes=20 * GIB)
-    assert argument(cpu_profile(machine, GIB // 4, 8192).arguments, "--dtype") == dtype
+    assert argument(cpu_profile(machine, TINY).arguments, "--dtype") == dtype
 
 
 def test_every_core_is_bound_and_the_engine_runs_eager() -> None:
-    profile = cpu_profile(PLAIN, GIB // 4, 8192)
+    profile = cpu_profile(PLAIN, TINY)
     assert profile.environment["VLLM_CPU_OMP_THREADS_BIND"] == "0,1"
     assert "--enforce-eager" in profile.arguments
 
 
-@pytest.mark.parametrize(("free_gib", "kv_gib"), [(4.6, 1), (8, 2), (20, 4), (200, 4)])
-def test_the_kv_cache_takes_half_of_what_is_spare_between_1_and_4_gib(free_gib: float, kv_gib: int) -> None:
-    machine = Machine(cpus=(0,), flags=frozenset(), memory_bytes=int(free_gib * GIB))
-    assert cpu_profile(machine, GIB // 4, 8192).environment["VLLM_CPU_KVCACHE_SPACE"] == str(kv_gib)
+@pytest.mark.parametrize(
+    ("free_gib", "kv_values", "flags", "kv_gib"),
+    [
+        (20, 11_520, {"avx2"}, 1),  # SmolLM2-135M: 64 x 384 x 11,520 x 4 bytes = 1.05 GiB
+        (20, 114_688, {"avx2"}, 8),  # ten times that is 10.5 GiB; half of what is spare is 8
+        (20, 57_344, {"avx2"}, 5),
+        (20, 57_344, {"avx512_bf16"}, 3),
+        (4.6, 114_688, {"avx2"}, 1),
+    ],
+)
+def test_the_kv_cache_is_what_the_sequences_need_within_half_of_what_is_spare(
+    free_gib: float, kv_values: int, flags: set[str], kv_gib: int
+) -> None:
+    machine = Machine(cpus=(0,), flags=frozenset(flags), memory_bytes=int(free_gib * GIB))
+    profile = cpu_profile(machine, ModelSize(GIB // 4, kv_values, 8192))
+    assert profile.environment["VLLM_CPU_KVCACHE_SPACE"] == str(kv_gib)
+
+
+def test_the_size_of_a_model_is_read_off_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 100)
+    config = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
+    assert model_size(tmp_path, 8192) == ModelSize(100, 2 * 30 * 3 * 64, 2048)
 
 
 def test_too_little_memory_is_refused_before_anything_starts_and_says_how_much_is_needed() -> None:
     machine = Machine(cpus=(0,), flags=frozenset(), memory_bytes=4 * GIB)
     with pytest.raises(CannotJudge, match=r"no memory: .* need 4\.5 GiB, 4\.0 GiB are free: .* smaller --model"):
-        cpu_profile(machine, GIB // 4, 8192)
+        cpu_profile(machine, TINY)
 
 
 def test_the_context_is_bounded_but_never_longer_than_the_model_allows() -> None:
-    assert argument(cpu_profile(PLAIN, 1, 2048).arguments, "--max-model-len") == "2048"
-    assert argument(cpu_profile(PLAIN, 1, 32768).arguments, "--max-model-len") == "4096"
+    for context, expected in ((2048, "2048"), (32768, "4096")):
+        model = ModelSize(GIB // 4, 11_520, context)
+        assert argument(cpu_profile(PLAIN, model).arguments, "--max-model-len") == expected
     assert argument(gpu_profile(32768).arguments, "--max-model-len") == "8192"
 
 
 def test_libraries_found_are_preloaded_and_a_missing_tcmalloc_is_hinted_at() -> None:
     both = Machine((0,), frozenset(), 20 * GIB, preload=("/lib/libtcmalloc_minimal.so.4", "/env/lib/libiomp5.so"))
-    profile = cpu_profile(both, 1, 2048)
+    profile = cpu_profile(both, TINY)
     assert profile.environment["LD_PRELOAD"] == "/lib/libtcmalloc_minimal.so.4:/env/lib/libiomp5.so"
     assert not profile.hints
-    assert any("tcmalloc" in hint for hint in cpu_profile(PLAIN, 1, 2048).hints)
-    assert "LD_PRELOAD" not in cpu_profile(PLAIN, 1, 2048).environment
+    assert any("tcmalloc" in hint for hint in cpu_profile(PLAIN, TINY).hints)
+    assert "LD_PRELOAD" not in cpu_profile(PLAIN, TINY).environment
 
 
 def test_two_hyper_threads_count_as_one_core(tmp_path: Path) -> None:

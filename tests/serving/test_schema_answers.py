@@ -133,7 +133,7 @@ class Everything(BaseModel):
     nothing: None = None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(SCHEMAS, SEEDS, st.sampled_from([0, 300]))
 def test_an_answer_is_valid_for_its_schema(schema: dict[str, Any], seed: int, min_characters: int) -> None:
     answer = answer_for(schema, random.Random(seed), min_characters=min_characters)

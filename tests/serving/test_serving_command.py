@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import console
+from serving.__main__ import app
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -57,11 +60,22 @@ def test_status_and_stop_say_what_to_do_when_nothing_runs(serving: list[str]) ->
         (["sim", "--output-tokens", "0"], "error: --output-tokens: found 0"),
     ],
 )
-def test_bad_options_get_one_line_and_exit_code_2(serving: list[str], arguments: list[str], said: str) -> None:
-    done = run(serving, *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith(said)
-    assert done.stderr.count("\n") == 1
+def test_bad_options_get_one_line_and_exit_code_2(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["serving", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        console.run(app)
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert shown.startswith(said)
+    assert shown.count("\n") == 1
+
+
+def test_a_bad_option_gets_the_same_as_a_command(serving: list[str]) -> None:
+    done = run(serving, "start", "--model", "gpt")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: --model: 'gpt' is not known; known: smollm2-135m-instruct")
 
 
 def test_the_simulator_says_what_it_is_serves_and_ends_on_an_interrupt(serving: list[str]) -> None:

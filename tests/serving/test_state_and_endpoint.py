@@ -88,7 +88,7 @@ def test_connect_chooses_the_served_model_and_sees_that_it_is_simulated(start_si
 
 
 def test_connect_refuses_a_model_that_is_not_served_and_lists_what_is(start_simulator: Callable[..., str]) -> None:
-    with pytest.raises(BadInput, match="'other' is not served at .*; served: plumbline-simulator"):
+    with pytest.raises(BadInput, match=r"'other' is not served at .*; served: plumbline-simulator"):
         connect(start_simulator(), "other")
 
 

@@ -120,7 +120,7 @@ def test_an_engine_that_fails_is_told_with_its_own_last_error_lines(engine: Call
 def test_an_engine_that_never_gets_healthy_is_given_up(engine: Callable[[str], ServerSpec]) -> None:
     spec = engine("import time; time.sleep(600)")
     hasty = ServerSpec(spec.model, spec.folder, spec.profile, port=spec.port, health_timeout_s=0.5)
-    with pytest.raises(CannotJudge, match="not healthy after 0 s|not healthy after 1 s"):
+    with pytest.raises(CannotJudge, match=r"not healthy after 0 s|not healthy after 1 s"):
         start(hasty, quiet)
     assert read_record() is None
 
