@@ -6,6 +6,7 @@ the server if it started it.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -95,8 +96,13 @@ def check(number: int, what: str, code: int, remedy: str) -> None:
 
 
 def command(module: str, *arguments: str) -> int:
-    """Run `python -m module arguments`, its output going where ours goes; its exit code."""
-    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=REPOSITORY, check=False).returncode
+    """Run `python -m module arguments`, its output going where ours goes; its exit code.
+
+    The demo shows its own server: an endpoint and a key that the user keeps in the environment are not its business.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
+    whole = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(whole, cwd=REPOSITORY, env=environment, check=False).returncode
 
 
 def headline(number: int, what: str) -> None:

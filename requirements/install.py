@@ -46,7 +46,6 @@ def main() -> None:
     tell(f"setting up {venv} from {lock.relative_to(HERE.parent)} ({kind}; 3 to 6 minutes)")
     create(venv)
     install(venv, lock)
-    compile_all(venv)
     stamp.write_text(wanted, "ascii")
     tell(f"ready after {time.monotonic() - began:.0f} s")
 
@@ -101,7 +100,10 @@ def install(venv: Path, lock: Path) -> None:
 
 
 def pip(venv: Path, arguments: list[str], total: int = 0) -> list[str]:
-    """Run pip install and show its progress; the error lines when it failed, else nothing."""
+    """Run pip install and show its progress; the error lines when it failed, else nothing.
+
+    Nothing is compiled ahead: that took 74 s on two cores for modules of which most are never imported.
+    """
     command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--no-deps", "--no-compile", "--progress-bar=off"]
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with subprocess.Popen(
@@ -133,15 +135,6 @@ def show(done: int, total: int, name: str) -> None:
         print(f"\r\033[K  [{done}/{total}] {name}", end="\n" if done == total else "", file=sys.stderr, flush=True)
     elif done % 40 == 0 or done == total:
         tell(f"  [{done}/{total}] {name}")
-
-
-def compile_all(venv: Path) -> None:
-    """Byte-compile on every core: pip would do it on one, and every engine start imports thousands of modules."""
-    tell("  compiling")
-    site = next((venv / "lib").glob("python*/site-packages"))
-    command = [str(venv / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", str(site)]
-    # Some packages ship templates and test files that are not valid Python; they are never imported.
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def tell(text: str) -> None:
