@@ -43,6 +43,6 @@ ui: setup ## MLflow's pages on loopback, port 5000
 	@$(RUN) mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
 		--backend-store-uri sqlite:///mlruns/mlflow.db --artifacts-destination mlruns/artifacts
 
-clean: ## remove what make created: .venv, caches, runs/ and mlruns/
+clean: ## remove .venv, caches, runs/ and MLflow's store; models stay in the user's cache
 	@if [ -x $(BIN)/python ]; then $(RUN) serving stop; fi
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis runs mlruns/mlflow.db mlruns/artifacts

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from types import FrameType
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -23,6 +25,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -30,6 +33,9 @@ from rich.table import Table
 
 # A file or a pipe has no width of its own; 80 columns would fold every table.
 stderr = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else 140)
+
+
+_PROGRESS_EVERY_S = 10.0
 
 
 class ExitCode(IntEnum):
@@ -88,8 +94,9 @@ def say(text: str) -> None:
 
 
 def progress(unit: str) -> Progress:
-    """A progress bar on stderr that also says something when stderr is a file."""
-    return Progress(
+    """A progress bar on stderr; where stderr is a file or a pipe, a line every ten seconds instead."""
+    kind = Progress if stderr.is_terminal else _PlainProgress
+    return kind(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
@@ -101,13 +108,51 @@ def progress(unit: str) -> Progress:
     )
 
 
+class _PlainProgress(Progress):
+    """Says how far the tasks are in lines, since a bar that rewrites itself is lost in a log."""
+
+    _told_s = 0.0
+
+    def start(self) -> None:
+        self._told_s = time.monotonic()
+
+    def stop(self) -> None: ...
+
+    def refresh(self) -> None: ...
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._tell()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._tell()
+
+    def _tell(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_s < _PROGRESS_EVERY_S:
+            return
+        self._told_s = now_s
+        for task in self.tasks:
+            total = "" if task.total is None else f" of {task.total:g}"
+            say(f"  {task.description}: {task.completed:g}{total} after {task.elapsed or 0:.0f} s")
+
+
 def run(app: Callable[[], None]) -> None:
     """Run a typer application; our errors become one line and their exit code. Ctrl-C exits with 130."""
     # A terminal that closes or a supervisor that stops us must clean up exactly as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish is kept
+            signal.signal(number, _interrupt)
     try:
         app()
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(130)
+    except OSError as error:
+        # Nobody expected this file or folder to fail: no disk, no permission.
+        say(f"error: {error.filename or 'input/output'}: {error.strerror or error}")
+        sys.exit(ExitCode.NOT_JUDGED)
     except PlumblineError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)

@@ -107,12 +107,13 @@ async def _run(
 ) -> list[PipelineReport]:
     async with make_client(endpoint, timeout_s=timeout_s) as client:
         orchestrator = AgenticDataOrchestrator(client, endpoint.model, variant, rules)
+        condition = _condition(endpoint, variant, rules)
         with console.progress("pipelines") as bar:
             task = bar.add_task(f"asking {endpoint.model}", total=len(entries))
 
             def ended(report: PipelineReport) -> None:
                 if sink:
-                    sink.write(report.model_dump_json() + "\n")
+                    sink.write(json.dumps({**condition, **report.model_dump(mode="json")}, ensure_ascii=False) + "\n")
                     sink.flush()
                 bar.advance(task)
 
@@ -135,16 +136,23 @@ def _document(
     reports: list[PipelineReport],
 ) -> dict[str, Any]:
     return {
-        "endpoint": endpoint.base_url,
-        "model": endpoint.model,
-        "simulated": endpoint.simulated,
-        "prompt": f"{variant.name} v{variant.version}",
-        "policy": rules.name,
+        **_condition(endpoint, variant, rules),
         "pipelines_in": len(entries),
         "pipelines_out": dict(Counter(report.status for report in reports)),
         "pipelines": [
             {**report.model_dump(mode="json"), "stages_completed": report.stages_completed} for report in reports
         ],
+    }
+
+
+def _condition(endpoint: Endpoint, variant: PromptVariant, rules: Policy) -> dict[str, Any]:
+    """What every output stands under; `simulated` tells that no model wrote the answers."""
+    return {
+        "endpoint": endpoint.base_url,
+        "model": endpoint.model,
+        "simulated": endpoint.simulated,
+        "prompt": f"{variant.name} v{variant.version}",
+        "policy": rules.name,
     }
 
 

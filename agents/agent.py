@@ -28,7 +28,7 @@ from agents.prompt import DEFAULT_PROMPT, PromptVariant, load_prompt
 from agents.requests import StageRequest, stage_request
 from agents.schema import RECOMMENDATIONS, PipelineSpec, Recommendation, Stage, Strict
 from console import shorten
-from serving.endpoint import Endpoint
+from serving.endpoint import Endpoint, is_loopback
 
 HISTORY_LIMIT = 100
 """Exchanges an agent remembers: enough to look back at, few enough that a long run stays small."""
@@ -59,7 +59,7 @@ class Reply(Strict):
     prompt_tokens: int | None
     output_tokens: int | None
     latency_s: float
-    """Seconds from sending the request to having the whole answer."""
+    """Seconds from first sending the request to having the whole answer, retries included."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def make_client(endpoint: Endpoint, *, timeout_s: float = 120.0, max_retries: in
         api_key=endpoint.api_key.get_secret_value(),
         timeout=timeout_s,
         max_retries=max_retries,
-        http_client=DefaultAioHttpClient(),
+        # Our own machine is never behind a proxy, whatever the environment says.
+        http_client=DefaultAioHttpClient(trust_env=not is_loopback(endpoint.base_url)),
     )
 
 
@@ -116,7 +117,8 @@ class LightweightLLMAgent:
         except APITimeoutError as error:
             if broken := _broken_connection(error):
                 raise EndpointFailed(f"the endpoint cannot be reached: {self._told(broken)}") from None
-            raise EndpointFailed(f"no answer within {self.client.timeout} s") from None
+            tries = f", tried {self.client.max_retries + 1} times" if self.client.max_retries else ""
+            raise EndpointFailed(f"no answer within {self.client.timeout} s{tries}") from None
         except APIConnectionError as error:
             cause = error.__cause__ or error
             raise EndpointFailed(f"the endpoint cannot be reached: {self._told(cause)}") from None
@@ -208,3 +210,9 @@ class InfrastructureOptimizationAgent(LightweightLLMAgent):
     async def optimize_infrastructure(self, spec: PipelineSpec) -> Answer:
         """What is scarce and the two optimizations that help most. Raises AgentError."""
         return await self.recommend(spec)
+
+
+AGENTS: dict[Stage, type[LightweightLLMAgent]] = {
+    agent.stage: agent for agent in (DataIngestionAgent, DataQualityAgent, InfrastructureOptimizationAgent)
+}
+"""Each stage's specialist."""

@@ -68,13 +68,14 @@ def run(
     samples = _ask(plan, endpoint, folder)
     wall_s = time.monotonic() - began
     by_variant = [(variant, [one for one in samples if one.variant == variant.name]) for variant in plan.variants]
-    say("logging to MLflow")
+    if not as_json:
+        # Before MLflow, whose store may fail: the scores were paid for.
+        _print(plan, endpoint, by_variant, folder, wall_s)
     runs = {variant.name: log_variant(plan, variant, rows, endpoint) for variant, rows in by_variant}
+    say(f"MLflow experiment {EXPERIMENT}, one run per prompt: {ui_command()}")
     if as_json:
         document = _document(plan, endpoint, by_variant, runs, folder, wall_s)
         print(json.dumps(document, indent=2, ensure_ascii=False))
-    else:
-        _print(plan, endpoint, by_variant, folder, wall_s)
     errored = [sample for sample in samples if sample.error]
     if errored:
         raise CannotJudge(f"{len(errored)} of {len(samples)} samples got no answer; first: {errored[0].error}")
@@ -112,7 +113,6 @@ def _print(plan: Plan, endpoint: Endpoint, by_variant: ByVariant, folder: Path, 
     )
     count = sum(len(rows) for _, rows in by_variant)
     say(f"{count} samples in {wall_s:.1f} s; each one is a line of {folder / 'samples.jsonl'}")
-    say(f"MLflow experiment {EXPERIMENT}, one run per prompt: {ui_command()}")
 
 
 def _median_latency(rows: list[Sample]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from agents.files import describe
 from agents.schema import IngestionMode, Name, PipelineSpec, Stage, Strict
-from console import BadInput
+from console import BadInput, shorten
+from evals.lexicon import LEXICON_PATH, lexicon
 
 
 class Case(Strict):
@@ -31,11 +32,18 @@ class Case(Strict):
     forbidden: tuple[str, ...] = Field((), strict=False)
     """Concepts of the lexicon that a good answer does not recommend."""
 
+    @field_validator("required", "forbidden")
+    @classmethod
+    def _in_the_lexicon(cls, concepts: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [concept for concept in concepts if concept not in lexicon()]:
+            raise ValueError(f"concept {shorten(unknown[0], 60)!r} is not in {LEXICON_PATH.name}")
+        return concepts
+
 
 def load_cases(path: Path) -> list[Case]:
     """Cases from a JSONL file, one a line. Raises BadInput naming file and line."""
     try:
-        lines = path.read_text("utf8").split("\n")  # not splitlines(): JSON strings may hold U+2028
+        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines(): JSON strings may hold U+2028
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

@@ -264,19 +264,19 @@ ROWS = (
         required=("block_publish", "backfill"),
         forbidden=("no_action", "claims_good"),
     ),
-    OracleRow(23, "measured", _Q, _without_a_metric, required=("get_metric",), forbidden=("claims_good",)),
+    OracleRow(23, "our rule", _Q, _without_a_metric, required=("get_metric",), forbidden=("claims_good",)),
     OracleRow(
         32, "S30", _X, _infrastructure((8, 20), (10, 25)), required=("rightsize",), forbidden=("scale_up", "urgent")
     ),
     OracleRow(
         33,
-        "mission",
+        "example",
         _X,
         _infrastructure((74, 80), (78, 84)),
         required=("memory", "capacity"),
         forbidden=("no_action",),
     ),
-    OracleRow(34, "mission,S29", _X, _infrastructure((55, 66), (70, 72)), required=("monitor",), forbidden=("urgent",)),
+    OracleRow(34, "example,S29", _X, _infrastructure((55, 66), (70, 72)), required=("monitor",), forbidden=("urgent",)),
 )
 
 

@@ -10,15 +10,7 @@ from typing import TextIO
 
 from openai import AsyncOpenAI
 
-from agents.agent import (
-    AgentError,
-    DataIngestionAgent,
-    DataQualityAgent,
-    InfrastructureOptimizationAgent,
-    LightweightLLMAgent,
-    Reply,
-    make_client,
-)
+from agents.agent import AGENTS, AgentError, Reply, make_client
 from agents.prompt import PromptVariant
 from agents.schema import Stage, Strict
 from console import CannotJudge
@@ -28,10 +20,6 @@ from evals.statistics import Estimate, estimate
 from evals.suite import Plan
 from serving.endpoint import Endpoint
 
-AGENTS: dict[Stage, type[LightweightLLMAgent]] = {
-    agent.stage: agent for agent in (DataIngestionAgent, DataQualityAgent, InfrastructureOptimizationAgent)
-}
-
 
 class Sample(Strict):
     """One case under one variant: the answer with its scores, or the error that came instead."""
@@ -40,6 +28,9 @@ class Sample(Strict):
     row: int
     stage: Stage
     variant: str
+    model: str
+    simulated: bool
+    """True when the answer is the simulator's: it says nothing about a model."""
     messages: list[dict[str, str]]
     answer: str | None
     error: str | None
@@ -92,6 +83,8 @@ async def _sample(plan: Plan, endpoint: Endpoint, client: AsyncOpenAI, variant: 
         row=case.row,
         stage=case.stage,
         variant=variant.name,
+        model=endpoint.model,
+        simulated=endpoint.simulated,
         messages=request.body["messages"],
         answer=reply.text if reply else None,
         error=error,
@@ -112,6 +105,6 @@ def estimates(samples: Sequence[Sample]) -> dict[str, Estimate | None]:
 
 
 def open_samples(folder: Path) -> TextIO:
-    """The file that samples are written to as they come."""
+    """The file that samples are written to as they come; raises FileExistsError rather than replace an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
-    return (folder / "samples.jsonl").open("w", encoding="utf8")
+    return (folder / "samples.jsonl").open("x", encoding="utf8")

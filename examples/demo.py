@@ -17,6 +17,7 @@ from pathlib import Path
 import console
 from console import CannotJudge, say
 from serving.state import read_record
+from serving.vllm_server import healthy
 from tracking.runs import LOCAL_STORE, ui_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -54,8 +55,10 @@ STEPS = (
 def main() -> None:
     """Run the demo; raises CannotJudge naming the step that failed."""
     began = time.monotonic()
-    started = start_server()
+    started = not uses_running_server()
     try:
+        if started:
+            start_server()
         for number, step in enumerate(STEPS, 2):
             run_step(number, step)
     finally:
@@ -68,17 +71,21 @@ def main() -> None:
     say(f"  {'README.md':<42} how to add an agent, a scorer, a load profile")
 
 
-def start_server() -> bool:
-    """Use the endpoint that runs, else start one; True when it is ours to stop."""
+def uses_running_server() -> bool:
+    """Whether an endpoint runs already, which is then used and left running."""
     record = read_record()
-    if record and record.process():
-        say(f"== 1 of 4: an endpoint runs already: {record.model} at {record.base_url}; it is used and left running")
+    if not (record and record.process() and healthy(record.base_url.removesuffix("/v1"))):
         return False
+    say(f"== 1 of 4: an endpoint runs already: {record.model} at {record.base_url}; it is used and left running")
+    return True
+
+
+def start_server() -> None:
+    """Start an endpoint of our own."""
     headline(1, "the real vLLM with a small model")
     check(
         1, "the server", command("serving", "start", "--background", "--port", str(free_port())), "see the line above"
     )
-    return True
 
 
 def run_step(number: int, step: Step) -> None:
@@ -102,7 +109,14 @@ def command(module: str, *arguments: str) -> int:
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
     whole = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(whole, cwd=REPOSITORY, env=environment, check=False).returncode
+    with subprocess.Popen(whole, cwd=REPOSITORY, env=environment) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            # It cleans up after itself; killed, it would leave its own children running.
+            child.terminate()
+            child.wait()
+            raise
 
 
 def headline(number: int, what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -23,7 +24,7 @@ def warm_up(plan: LoadPlan) -> list[RequestRecord]:
     for turn in range(plan.profile.warmup_requests):
         raw = RawStream()
         client.fill(raw, plan.request_for(0, turn).body)
-        records.append(_record(plan, raw, user=0, turn=turn, index=turn, intended_ns=raw.sent_ns))
+        records.append(row_of(plan, raw, user=0, turn=turn, index=turn, intended_ns=raw.sent_ns))
     client.close()
     if records and all(record.status is not Status.OK for record in records):
         first = records[0]
@@ -75,7 +76,7 @@ class LoadSession:
         try:
             self._client.fill(raw, self.plan.request_for(user, turn).body)
         finally:
-            record = _record(self.plan, raw, user=user, turn=turn, index=index, intended_ns=intended_ns)
+            record = row_of(self.plan, raw, user=user, turn=turn, index=index, intended_ns=intended_ns)
             self._rows.write("request", record)
             tell(record, sum(map(len, raw.lines)))
 
@@ -95,9 +96,10 @@ class LoadSession:
         gc.unfreeze()
 
 
-def _record(plan: LoadPlan, raw: RawStream, *, user: int, turn: int, index: int, intended_ns: int) -> RequestRecord:
+def row_of(plan: LoadPlan, raw: RawStream, *, user: int, turn: int, index: int, intended_ns: int) -> RequestRecord:
+    """The row of one request, without the key."""
     asked = plan.request_for(user, turn)
-    return record_of(
+    record = record_of(
         raw,
         index=index,
         user=user,
@@ -105,3 +107,6 @@ def _record(plan: LoadPlan, raw: RawStream, *, user: int, turn: int, index: int,
         pipeline_id=asked.pipeline_id,
         intended_ns=intended_ns,
     )
+    key = plan.endpoint.api_key.get_secret_value()
+    # A server that quotes the key in its error must not get it into rows, reports and MLflow.
+    return replace(record, error=record.error.replace(key, "***")) if key in record.error else record

@@ -15,7 +15,7 @@ from serving import weights
 from serving.catalogue import MODELS, default_model, model_named
 from serving.profiles import detect, make, model_size, resolve
 from serving.simulator import Fault, SimulatorSettings, serve
-from serving.state import ServerRecord, clear_record, read_record
+from serving.state import ServerRecord, read_record
 from serving.vllm_server import ServerSpec, healthy, refuse_second_server, refuse_taken_port, stop
 from serving.vllm_server import start as start_server
 
@@ -119,7 +119,7 @@ def _stay(record: ServerRecord) -> None:
     if read_record() is None:
         say("stopped from elsewhere")
         return
-    clear_record()
+    stop(record)  # what the server left behind
     raise CannotJudge(f"vLLM ended by itself; its log: {record.log_path}")
 
 

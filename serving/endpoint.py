@@ -66,11 +66,13 @@ def connect(base_url: str | None = None, model: str | None = None, *, timeout_s:
     """
     url = find_base_url(base_url)
     key = _api_key()
-    request = urllib.request.Request(  # noqa: S310 - find_base_url lets only http(s) through
-        f"{url}/models", headers={"Authorization": f"Bearer {key.get_secret_value()}"}
-    )
+    request = urllib.request.Request(f"{url}/models")  # noqa: S310 - find_base_url lets only http(s) through
+    # A redirect may lead to another host, which has no business with the key.
+    request.add_unredirected_header("Authorization", f"Bearer {key.get_secret_value()}")
+    # Our own machine is never behind a proxy, whatever the environment says.
+    proxies = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+        with urllib.request.build_opener(*proxies).open(request, timeout=timeout_s) as answer:
             served = {str(entry["id"]): str(entry.get("owned_by", "")) for entry in json.load(answer)["data"]}
     except urllib.error.HTTPError as error:
         hint = "set OPENAI_API_KEY" if error.code in {401, 403} else "is this the API's address, ending in /v1?"
@@ -92,7 +94,14 @@ def _is_address(url: str) -> bool:
         parts.port  # noqa: B018 - reading it raises ValueError for what is no port
     except ValueError:
         return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname) and url.isascii() and " " not in url
+    plain = not (parts.query or parts.fragment)  # a query may hold a key, and /models would follow it
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and plain and url.isascii() and " " not in url
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address names this machine."""
+    host = urlsplit(url).hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def _api_key() -> SecretStr:

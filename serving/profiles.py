@@ -1,12 +1,13 @@
 """What hardware is here, and the vLLM arguments and environment that serve it best.
 
 The CPU choices were measured (docs/log.md): float32 unless the CPU multiplies bfloat16 itself, every core bound,
-tcmalloc and Intel's OpenMP preloaded when present, no torch.compile, KV cache from the memory that is free.
+tcmalloc and Intel's OpenMP preloaded when present, no torch.compile, a KV cache no larger than the sequences need.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -81,7 +82,10 @@ def detect() -> ProfileName:
     tool = shutil.which("nvidia-smi")
     if not tool:
         return "cpu"
-    done = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+    try:
+        done = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "cpu"  # a driver that hangs serves nothing
     return "gpu" if done.returncode == 0 and "GPU 0" in done.stdout else "cpu"
 
 
@@ -102,7 +106,10 @@ def make(name: ProfileName, model: ModelSize) -> Profile:
 
 def model_size(folder: Path, context: int) -> ModelSize:
     """Read a model folder: the sizes of its safetensors and of a token's keys and values."""
-    config = json.loads((folder / "config.json").read_text("utf8"))
+    try:
+        config = dict(json.loads((folder / "config.json").read_text("utf8")))
+    except (OSError, ValueError, TypeError):
+        raise BadInput(f"{folder / 'config.json'}: is not a JSON object") from None
     heads = config.get("num_attention_heads", 1)
     head_dim = config.get("head_dim") or config.get("hidden_size", 0) // heads
     return ModelSize(
@@ -164,9 +171,19 @@ def this_machine() -> Machine:
     return Machine(
         cpus=one_per_core(sorted(os.sched_getaffinity(0)), Path("/sys/devices/system/cpu")),
         flags=_cpu_flags(Path("/proc/cpuinfo")),
-        memory_bytes=psutil.virtual_memory().available,
+        memory_bytes=int(min(psutil.virtual_memory().available, container_bytes(Path("/sys/fs/cgroup")))),
         preload=tuple(_preload()),
     )
+
+
+def container_bytes(cgroup: Path) -> float:
+    """What a container's memory limit leaves free (cgroup v2); infinite where there is none."""
+    try:
+        limit = (cgroup / "memory.max").read_text("ascii").strip()
+        used = int((cgroup / "memory.current").read_text("ascii"))
+    except (OSError, ValueError):
+        return math.inf
+    return max(0, int(limit) - used) if limit.isdigit() else math.inf
 
 
 def one_per_core(cpus: Iterable[int], sys_cpu: Path) -> tuple[int, ...]:

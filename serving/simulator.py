@@ -36,7 +36,7 @@ import uvloop
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from console import BadInput, CannotJudge, shorten
+from console import BadInput, shorten
 from serving.endpoint import SIMULATOR_OWNER
 from serving.schema_answers import WORDS, UnsupportedSchema, answer_for, compact_json
 
@@ -106,7 +106,7 @@ def make_app(settings: SimulatorSettings) -> web.Application:
 async def listen(settings: SimulatorSettings, host: str, port: int) -> tuple[web.AppRunner, str]:
     """Start answering on the running event loop; returns what to clean up at the end, and the base URL.
 
-    port: 0 lets the system choose. Raises CannotJudge if the port is taken, BadInput for a bad address.
+    port: 0 lets the system choose. Raises BadInput for a port that is taken and for a bad address.
     """
     if not 0 <= port <= 65535:
         raise BadInput(f"--port: found {port}; allowed is 0 to 65535")
@@ -117,7 +117,7 @@ async def listen(settings: SimulatorSettings, host: str, port: int) -> tuple[web
     except OSError as error:
         await runner.cleanup()
         if error.errno == errno.EADDRINUSE:
-            raise CannotJudge(f"port {port} is taken: choose another with --port, or stop what uses it") from None
+            raise BadInput(f"--port {port}: is taken; choose another with --port, or stop what uses it") from None
         raise BadInput(f"--host, --port: cannot listen on {host}:{port}: {error.strerror or error}") from None
     name = f"[{host}]" if ":" in host else host
     return runner, f"http://{name}:{runner.addresses[0][1]}/v1"

@@ -51,7 +51,7 @@ def read_record() -> ServerRecord | None:
     """The record as written, whether or not its process still lives; None when there is none or it is unreadable."""
     try:
         return ServerRecord.model_validate_json(record_path().read_text("utf8"))
-    except (FileNotFoundError, ValidationError):
+    except (FileNotFoundError, UnicodeDecodeError, ValidationError):
         return None
 
 

@@ -14,13 +14,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
 
 from console import BadInput, CannotJudge, shorten
 from serving.profiles import Profile
@@ -73,8 +75,13 @@ def start(spec: ServerSpec, say: Say) -> ServerRecord:
 
     Raises BadInput for a taken port or a server already recorded, CannotJudge with the engine's own words.
     """
-    refuse_second_server()
-    refuse_taken_port(spec.host, spec.port)
+    with _one_start_at_a_time():
+        refuse_second_server()
+        refuse_taken_port(spec.host, spec.port)
+        return _start(spec, say)
+
+
+def _start(spec: ServerSpec, say: Say) -> ServerRecord:
     log_path = _new_log(spec.model)
     environment = {**os.environ, **spec.profile.environment}
     environment.pop("VLLM_API_KEY", None)  # clients send OPENAI_API_KEY or nothing; a loopback server asks for none
@@ -87,17 +94,16 @@ def start(spec: ServerSpec, say: Say) -> ServerRecord:
             stderr=log,
             start_new_session=True,
         )
-    created_s = psutil.Process(engine.pid).create_time()
     record = ServerRecord(
         pid=engine.pid,
-        created_s=created_s,
+        created_s=psutil.Process(engine.pid).create_time(),
         base_url=spec.base_url,
         model=spec.model,
         profile=spec.profile.name,
         log_path=str(log_path),
     )
-    write_record(record)
     try:
+        write_record(record)
         _wait_healthy(engine, spec, log_path, say)
     except BaseException:
         stop(record)
@@ -127,7 +133,7 @@ def healthy(origin: str, timeout_s: float = 2.0) -> bool:
     try:
         with opener.open(f"{origin}/health", timeout=timeout_s) as answer:
             return bool(answer.status == 200)
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 
@@ -140,7 +146,7 @@ def refuse_second_server() -> None:
             "use it, or end it with `python -m serving stop`"
         )
     if record:
-        clear_record()
+        stop(record)  # its main process is gone; a child of it may still hold the memory
 
 
 def refuse_taken_port(host: str, port: int) -> None:
@@ -225,17 +231,34 @@ def _new_log(model: str) -> Path:
 def _family(record: ServerRecord) -> list[psutil.Process]:
     """The recorded process, its descendants, and whatever lives in the session it led, even if it died first."""
     leader = record.process()
-    found: dict[int, psutil.Process] = {}
+    if leader is None and _is_anothers(record):
+        return []
+    found = {process.pid: process for process in _session(record)}
     if leader:
         found[leader.pid] = leader
         with suppress(psutil.NoSuchProcess):
             found.update((child.pid, child) for child in leader.children(recursive=True))
-    for other in psutil.process_iter():
-        # A session's number stays taken while anyone lives in it, so a match is ours unless it is older than we are.
+    return [process for process in found.values() if not _ended(process)]
+
+
+def _is_anothers(record: ServerRecord) -> bool:
+    """Whether the recorded pid means something else by now: the machine was restarted, or another process has it."""
+    if record.created_s < psutil.boot_time() - 1:
+        return True
+    try:
+        return abs(psutil.Process(record.pid).create_time() - record.created_s) >= 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _session(record: ServerRecord) -> list[psutil.Process]:
+    """Processes of the session the server led; its number stays taken while anyone lives in it."""
+    found = []
+    for process in psutil.process_iter():
         with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            if os.getsid(other.pid) == record.pid and other.create_time() >= record.created_s - 1:
-                found[other.pid] = other
-    return [process for process in found.values() if process.is_running() and not _ended(process)]
+            if os.getsid(process.pid) == record.pid and process.create_time() >= record.created_s - 1:
+                found.append(process)
+    return found
 
 
 def _ended(process: psutil.Process) -> bool:
@@ -243,6 +266,21 @@ def _ended(process: psutil.Process) -> bool:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
+
+
+@contextmanager
+def _one_start_at_a_time() -> Iterator[None]:
+    """Two starts at once would overwrite each other's record, and one server could no longer be stopped."""
+    state_dir().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(state_dir() / "start.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput("another `serving start` is under way; wait for it, or end it with Ctrl-C there") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:

@@ -13,6 +13,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import console
 from console import BadInput, CannotJudge, ExitCode, PlumblineError, printable, say, shorten, table
@@ -155,3 +156,18 @@ def test_a_command_that_is_told_to_stop_cleans_up_and_exits_with_130(number: sig
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "cleaned up\n")
     assert "Traceback" not in err
+
+
+def test_progress_tells_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(console, "stderr", Console(stderr=True, width=140, highlight=False))
+    with console.progress("samples") as bar:
+        task = bar.add_task("asking", total=3)
+        bar.advance(task)
+        bar.advance(task)
+    assert [line.split(" after")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "  asking: 1 of 3",
+        "  asking: 2 of 3",
+    ]

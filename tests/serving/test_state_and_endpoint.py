@@ -42,7 +42,10 @@ def test_a_given_address_wins_over_the_environment_and_that_over_the_record(monk
     assert find_base_url("http://given:2") == "http://given:2/v1"
 
 
-@pytest.mark.parametrize("address", ["localhost:8000", "file:///etc/passwd", "ftp://host/v1", "http://"])
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:8000", "file:///etc/passwd", "ftp://host/v1", "http://", "http://h/v1?api_key=s", "http://h/v1#x"],
+)
 def test_an_address_that_is_not_http_is_refused(address: str) -> None:
     with pytest.raises(BadInput, match=r"--base-url: found .*; allowed is http\(s\)://HOST:PORT/v1"):
         find_base_url(address)

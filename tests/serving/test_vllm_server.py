@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import pytest
 from console import BadInput, CannotJudge
 from serving import vllm_server
 from serving.profiles import Profile
-from serving.state import read_record
+from serving.state import ServerRecord, read_record, write_record
 from serving.vllm_server import ServerSpec, command, error_lines, healthy, phase, refuse_taken_port, start, stop
 
 ENGINE = """
@@ -89,6 +90,33 @@ def test_children_are_ended_even_when_the_server_itself_was_killed(engine: Calla
     assert len(session_of(record.pid)) == 1
     assert stop(record)
     assert session_of(record.pid) == []
+
+
+def test_a_record_whose_pid_is_another_process_by_now_ends_nothing() -> None:
+    """A state folder outlives a restart of the machine; its number may be the user's own shell now."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as other:
+        created_s = psutil.Process(other.pid).create_time()
+        for yesterday in (created_s - 86_400, psutil.boot_time() - 60):
+            stale = ServerRecord(
+                pid=other.pid, created_s=yesterday, base_url="http://h/v1", model="m", profile="cpu", log_path="l"
+            )
+            write_record(stale)
+            assert not stop(stale)
+            assert other.poll() is None
+            assert read_record() is None
+        other.kill()
+
+
+def test_two_starts_at_once_are_refused_so_that_no_server_loses_its_record(
+    engine: Callable[[str], ServerSpec],
+) -> None:
+    spec = engine(ENGINE)
+
+    def start_another(_text: str) -> None:
+        with pytest.raises(BadInput, match="another `serving start` is under way"):
+            start(spec, quiet)
+
+    stop(start(spec, start_another))
 
 
 def test_an_interrupt_while_waiting_leaves_no_process_and_no_record(engine: Callable[[str], ServerSpec]) -> None:
