@@ -1,4 +1,4 @@
-"""Which CPU settings serve fastest here: each variant's vLLM in turn, the same requests, ratios to the profile's own.
+"""Which CPU settings serve fastest here: each variant's vLLM in turn, the same requests, ratios to the first variant.
 
     python -m benchmarks.cpu_profile [--rounds 2] [--only profile,bfloat16]
 

@@ -187,7 +187,7 @@ def _alone(lock_path: Path, model: CatalogueModel, say: Say) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"another process is bringing {model.name}; waiting for it")
+        say(f"another process is bringing or checking {model.name}; waiting for it")
         lock.acquire()
     try:
         yield
