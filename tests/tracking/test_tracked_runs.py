@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import subprocess
@@ -87,7 +88,8 @@ def test_tables_texts_and_files_are_stored_as_sent(client: Any, logged: LoggedRu
 
 def test_a_run_tells_its_commit_machine_and_versions(client: Any, logged: LoggedRun) -> None:
     tags = client.get_run(logged.run_id).data.tags
-    assert {name: tags[name] for name in ("git_sha", "python", "hardware")} == environment_tags()
+    assert {name: tags[name] for name in ("git_sha", "python", "hardware", "versions")} == environment_tags()
+    assert f"mlflow {importlib.metadata.version('mlflow')}" in tags["versions"]
 
 
 def test_nothing_stored_holds_the_key(client: Any, logged: LoggedRun, store: str) -> None:
@@ -155,7 +157,8 @@ def test_a_store_that_cannot_be_reached_is_one_line_without_its_password(
     assert reason in message
     assert "hunter2" not in message
     assert "\n" not in message
-    assert ui_command() == f"open {shown}"
+    server = f".venv/bin/mlflow server --host 127.0.0.1 --backend-store-uri {shown}"
+    assert ui_command() == (f"open {shown}" if shown.startswith("http") else server)
 
 
 def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
