@@ -52,6 +52,21 @@ def load_yaml_model(path: Path, model: type[Model]) -> Model:
         raise BadInput(describe(error, model, str(path), document)) from None
 
 
+def preset_names(folder: Path) -> list[str]:
+    """The presets of a folder, sorted: its YAML files without their ending."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_preset(kind: str, folder: Path, name: str, model: type[Model]) -> Model:
+    """A preset of `folder` by name, or a YAML file of the user's own by path. Raises BadInput, which names the `kind`."""
+    if name.endswith((".yaml", ".yml")):
+        return load_yaml_model(Path(name), model)
+    if name not in preset_names(folder):
+        known = ", ".join(preset_names(folder))
+        raise BadInput(f"{kind} {shorten(name, 80)!r} is not known; known: {known}, or a path ending in .yaml")
+    return load_yaml_model(folder / f"{name}.yaml", model)
+
+
 def read_pipelines(paths: Sequence[Path]) -> list[ReadPipeline | InvalidPipeline]:
     """Every entry of every file, in order. Raises BadInput when a whole file cannot be read.
 

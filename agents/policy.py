@@ -12,9 +12,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from agents.files import load_yaml_model
+from agents.files import load_preset, preset_names
 from agents.schema import InfrastructureMetrics, Label, Name, Percent, QualityMetrics, RuleFired, Strict
-from console import BadInput, shorten
 
 POLICIES_DIR = Path(__file__).parent / "policies"
 DEFAULT_POLICY = "standard"
@@ -75,17 +74,12 @@ class Policy(Strict):
 
 def policy_names() -> list[str]:
     """The presets that come with Plumbline, sorted."""
-    return sorted(path.stem for path in POLICIES_DIR.glob("*.yaml"))
+    return preset_names(POLICIES_DIR)
 
 
 def load_policy(name: str) -> Policy:
     """A preset by name, or the policy in a YAML file. Raises BadInput."""
-    if name.endswith((".yaml", ".yml")):
-        return load_yaml_model(Path(name), Policy)
-    if name not in policy_names():
-        known = ", ".join(policy_names())
-        raise BadInput(f"policy {shorten(name, 80)!r} is not known; known: {known}, or a path ending in .yaml")
-    return load_yaml_model(POLICIES_DIR / f"{name}.yaml", Policy)
+    return load_preset("policy", POLICIES_DIR, name, Policy)
 
 
 def severity(metrics: QualityMetrics, policy: Policy) -> Label:

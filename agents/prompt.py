@@ -15,7 +15,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field, field_validator
 
-from agents.files import load_yaml_model
+from agents.files import load_preset, preset_names
 from agents.schema import RECOMMENDATIONS, Label, Name, PipelineSpec, Stage, Strict
 from console import BadInput, shorten
 
@@ -70,17 +70,12 @@ class PromptVariant(Strict):
 
 def prompt_names() -> list[str]:
     """The variants that come with Plumbline, sorted."""
-    return sorted(path.stem for path in PROMPTS_DIR.glob("*.yaml"))
+    return preset_names(PROMPTS_DIR)
 
 
 def load_prompt(name: str) -> PromptVariant:
     """A variant by name, or by the path of a YAML file of one's own. Raises BadInput."""
-    if name.endswith((".yaml", ".yml")):
-        return load_yaml_model(Path(name), PromptVariant)
-    if name not in prompt_names():
-        known = ", ".join(prompt_names())
-        raise BadInput(f"prompt {shorten(name, 80)!r} is not known; known: {known}, or a path ending in .yaml")
-    return load_yaml_model(PROMPTS_DIR / f"{name}.yaml", PromptVariant)
+    return load_preset("prompt", PROMPTS_DIR, name, PromptVariant)
 
 
 def facts_for(stage: Stage, spec: PipelineSpec) -> dict[str, str | float | int]:

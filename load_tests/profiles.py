@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from agents.files import load_yaml_model
+from agents.policy import DEFAULT_POLICY
 from agents.prompt import DEFAULT_PROMPT
 from agents.schema import Name, NonNegative, Stage, Strict
 from console import BadInput
@@ -33,7 +34,7 @@ class LoadProfile(Strict):
     pipelines: Name
     """Pipeline file the requests are built from, beside the profile or relative to the repository's root."""
     prompt: Name = DEFAULT_PROMPT
-    policy: Name = "standard"
+    policy: Name = DEFAULT_POLICY
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Replaces the prompt's own limit."""
     request_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0

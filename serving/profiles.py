@@ -152,7 +152,7 @@ def cpu_profile(machine: Machine, model: ModelSize) -> Profile:
 def _kv_gib(model: ModelSize, value_bytes: int, spare_bytes: int) -> int:
     """Whole GiB for the KV cache: what the engine's sequences need, within half of what is spare.
 
-    More only delays the start: the engine clears it first, at about 2.7 s per GiB on two cores.
+    More only delays the start: the engine clears it first, at 2 to 3 s per GiB on two cores.
     """
     wanted = round(_MAX_SEQUENCES * _SEQUENCE_TOKENS * model.kv_values_per_token * value_bytes / _GIB)
     return max(1, min(wanted, spare_bytes // (2 * _GIB)))
