@@ -58,7 +58,7 @@ def preset_names(folder: Path) -> list[str]:
 
 
 def load_preset(kind: str, folder: Path, name: str, model: type[Model]) -> Model:
-    """A preset of `folder` by name, or a YAML file of the user's own by path. Raises BadInput, which names the `kind`."""
+    """A preset of `folder` by name, or a YAML file of the user's own by path. Raises BadInput."""
     if name.endswith((".yaml", ".yml")):
         return load_yaml_model(Path(name), model)
     if name not in preset_names(folder):
