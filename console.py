@@ -24,12 +24,16 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 # A file or a pipe has no width of its own; 80 columns would fold every table.
 stderr = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else 140)
@@ -102,10 +106,20 @@ def progress(unit: str) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
+        _Rate(),
         TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
         console=stderr,
         transient=True,
     )
+
+
+class _Rate(ProgressColumn):
+    """How many a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
 
 class _PlainProgress(Progress):
@@ -134,8 +148,10 @@ class _PlainProgress(Progress):
             return
         self._told_s = now_s
         for task in self.tasks:
-            total = "" if task.total is None else f" of {task.total:g}"
-            say(f"  {task.description}: {task.completed:g}{total} after {task.elapsed or 0:.0f} s")
+            total = "" if task.total is None else f" of {task.total:.0f}"
+            rate = f", {task.speed:.3g}/s" if task.speed else ""
+            left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
+            say(f"  {task.description}: {task.completed:.0f}{total} after {task.elapsed or 0:.0f} s{rate}{left}")
 
 
 def run(app: Callable[[], None]) -> None:

@@ -1,29 +1,46 @@
-"""`python -m agents`: recommendations for data pipelines, and what policies and prompts there are."""
+"""`python -m agents`: recommendations for data pipelines, what policies and prompts there are, and approvals."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import Counter
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
+import uvloop
 
 import console
-from agents.agent import make_client
-from agents.files import InvalidPipeline, ReadPipeline, read_pipelines
-from agents.orchestrator import AgenticDataOrchestrator, summary
-from agents.policy import DEFAULT_POLICY, Policy, load_policy, policy_names
-from agents.prompt import DEFAULT_PROMPT, PromptVariant, load_prompt, prompt_names
-from agents.requests import requests_for
-from agents.schema import IngestionRecommendation, PipelineReport, StageReport
-from console import BadInput, ExitCode, say
-from serving.endpoint import Endpoint, connect
+from agents.approvals import TraceMode
+from agents.approvals_command import approvals
+from agents.batch import SMALL_RUN, Outcome, Setup, ask_all
+from agents.client import ClientKind
+from agents.files import Entry, PipelineFiles
+from agents.guardrails import GuardrailMode
+from agents.orchestrator import summary
+from agents.policies_command import policies
+from agents.policy import DEFAULT_POLICY, load_policy, with_settings
+from agents.prompt import DEFAULT_PROMPT, check_renders, load_prompt
+from agents.prompts_command import prompts
+from agents.rows import RowFile, Unfinished
+from agents.schema import PipelineReport, StageReport
+from agents.tally import Tally
+from console import BadInput, CannotJudge, say
+from serving.endpoint import connect
 
 app = console.command_group(__doc__ or "")
+app.command()(policies)
+app.command()(prompts)
+app.add_typer(approvals, name="approvals")
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+class ClientChoice(StrEnum):
+    """Which client asks; auto takes the openai SDK for a few pipelines and the lean one for many."""
+
+    AUTO = "auto"
+    OPENAI = "openai"
+    LEAN = "lean"
 
 
 @app.command()
@@ -31,138 +48,189 @@ def run(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pipelines: .yaml, .json or .jsonl.")],
     prompt: Annotated[str, typer.Option(help="Prompt variant, or a YAML file with one.")] = DEFAULT_PROMPT,
     policy: Annotated[str, typer.Option(help="Policy, or a YAML file with one.")] = DEFAULT_POLICY,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the policy: priority.cpu.high=75.")
+    ] = None,
+    guardrails: Annotated[
+        GuardrailMode, typer.Option(help="What to do with advice that contradicts the facts.")
+    ] = GuardrailMode.ENFORCE,
+    deadline_ms: Annotated[
+        float | None, typer.Option(min=1, help="What the model has not answered by then comes from the rules.")
+    ] = None,
+    trace: Annotated[
+        TraceMode, typer.Option(help="Pipelines written to MLflow; auto: in long runs what failed or needs a person.")
+    ] = TraceMode.AUTO,
     base_url: Annotated[str | None, typer.Option(help="Endpoint; else OPENAI_BASE_URL, else the started one.")] = None,
     model: Annotated[str | None, typer.Option(help="Model to ask for; else the first one served.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write one report per line to this .jsonl file.")] = None,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="Give up on a request after this long.")] = 120.0,
-    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Write one row per pipeline to this .jsonl file.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out: ask what has no answer yet.")] = False,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Pipelines at a time, three requests each.")] = 16,
+    client: Annotated[ClientChoice, typer.Option(help="Which client asks.")] = ClientChoice.AUTO,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Give up on a try after this long.")] = 120.0,
+    max_retries: Annotated[int, typer.Option(min=0, max=20, help="Tries after the first: 429, 5xx, lost.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Recommend for every pipeline of the files. Exit 2 when a pipeline was refused, 3 when an agent got no answer.
 
+    Files may be of any length: pipelines are read, asked and written one by one. (--json holds all reports in memory;
+    for long files use --out.)
+
     Example: python -m agents run examples/pipelines.yaml --json
     """
-    variant, rules = load_prompt(prompt), load_policy(policy)
-    entries = read_pipelines(files)
-    # Every prompt is rendered once before the first call, so that a template's error costs no answers.
-    requests_for((entry.spec for entry in entries if isinstance(entry, ReadPipeline)), variant, rules, "check")
-    endpoint = connect(base_url, model)
-    sink = _open_out(out)  # it empties the file, so not before there is something to write
+    if resume and out is None:
+        raise BadInput("--resume: needs --out FILE.jsonl, the file to go on with")
+    variant, rules = load_prompt(prompt), with_settings(load_policy(policy), settings or [])
+    check_renders(variant)
+    entries = PipelineFiles(files)
+    small = entries.count is not None and entries.count <= SMALL_RUN
+    setup = Setup(
+        endpoint=connect(base_url, model),
+        variant=variant,
+        policy=rules,
+        guardrails=guardrails,
+        deadline_ms=deadline_ms,
+        timeout_s=timeout_s,
+        max_retries=max_retries,
+        concurrency=concurrency,
+        client=_client(client, small=small),
+        trace=trace,
+    )
+    left: Iterable[Entry] = entries
+    count, kept = entries.count, 0
+    if resume and out:
+        left = unfinished = Unfinished(out, setup.condition(), entries)
+        count, kept = unfinished.count, unfinished.kept
+        say(f"{kept} of {entries.count} pipelines have their answer in {out}; {count} are asked now")
+    sink = _open_sink(out, setup, resume=resume)
+    shown = _Shown(SMALL_RUN if not as_json else None)
+    outcome = _ask(setup, left, count, sink, shown, small=small)
+    if as_json:
+        print(json.dumps(_document(setup, outcome, shown.reports, kept), indent=2, ensure_ascii=False))
+    else:
+        _print(setup, outcome.tally, shown)
+    _finish(outcome, count, out)
+
+
+def _ask(
+    setup: Setup, left: Iterable[Entry], count: int | None, sink: RowFile | None, shown: _Shown, *, small: bool
+) -> Outcome:
     try:
-        reports = asyncio.run(_run(endpoint, entries, variant, rules, timeout_s, sink))
+        with console.progress("pipelines") as bar:
+            task = bar.add_task(f"asking {setup.endpoint.model}", total=count)
+
+            def ended(entry: Entry, report: PipelineReport) -> None:
+                if sink:
+                    sink.write(entry, report)
+                shown.add(entry, report)
+                bar.advance(task)
+
+            return uvloop.run(ask_all(setup, shown.numbered(left), ended, small=small))
+    except KeyboardInterrupt:
+        hint = f"; the same command with --resume goes on with {sink.path}" if sink else "; nothing was kept: no --out"
+        say(f"stopped after {shown.ended} pipelines{hint}")
+        raise
     finally:
         if sink:
             sink.close()
-    if as_json:
-        print(json.dumps(_document(endpoint, variant, rules, entries, reports), indent=2, ensure_ascii=False))
-    else:
-        for report in reports:
-            _print_report(report)
-        _print_summary(endpoint, variant, rules, reports)
-    raise typer.Exit(exit_code(reports))
 
 
-@app.command()
-def policies(as_json: AsJson = False) -> None:
-    """List the policies and their numbers."""
-    loaded = [load_policy(name) for name in policy_names()]
-    if as_json:
-        print(json.dumps([one.model_dump() for one in loaded], indent=2))
-        return
-    console.table(
-        "policies",
-        ["name", "what it does", "severity", "priority"],
-        [
-            [
-                _marked(one.name, DEFAULT_POLICY),
-                one.description,
-                _numbers(one.severity),
-                _numbers(one.priority),
-            ]
-            for one in loaded
-        ],
-    )
+def _client(choice: ClientChoice, *, small: bool) -> ClientKind:
+    if choice is ClientChoice.AUTO:
+        return "openai" if small else "lean"
+    return "openai" if choice is ClientChoice.OPENAI else "lean"
 
 
-@app.command()
-def prompts(as_json: AsJson = False) -> None:
-    """List the prompt variants."""
-    loaded = [load_prompt(name) for name in prompt_names()]
-    if as_json:
-        print(json.dumps([one.model_dump(mode="json") for one in loaded], indent=2))
-        return
-    console.table(
-        "prompts",
-        ["name", "version", "what it does", "sampling"],
-        [[_marked(one.name, DEFAULT_PROMPT), one.version, one.description, _numbers(one.sampling)] for one in loaded],
-    )
+def _open_sink(out: Path | None, setup: Setup, *, resume: bool) -> RowFile | None:
+    """The file of rows; opened last, so that nothing is made or kept busy when there is nothing to write."""
+    if out is None:
+        return None
+    return RowFile(out, setup.condition()) if resume else RowFile.new(out, setup.condition())
 
 
-async def _run(
-    endpoint: Endpoint,
-    entries: list[ReadPipeline | InvalidPipeline],
-    variant: PromptVariant,
-    rules: Policy,
-    timeout_s: float,
-    sink: TextIO | None,
-) -> list[PipelineReport]:
-    async with make_client(endpoint, timeout_s=timeout_s) as client:
-        orchestrator = AgenticDataOrchestrator(client, endpoint.model, variant, rules)
-        condition = _condition(endpoint, variant, rules)
-        with console.progress("pipelines") as bar:
-            task = bar.add_task(f"asking {endpoint.model}", total=len(entries))
+class _Shown:
+    """The reports that are shown one by one, in their entries' order: all, or the first few of a run of any length."""
 
-            def ended(report: PipelineReport) -> None:
-                if sink:
-                    sink.write(json.dumps({**condition, **report.model_dump(mode="json")}, ensure_ascii=False) + "\n")
-                    sink.flush()
-                bar.advance(task)
+    def __init__(self, most: int | None) -> None:
+        self.most = most
+        self.ended = 0
+        self._numbers: dict[int, int] = {}
+        self._reports: list[tuple[int, PipelineReport]] = []
 
-            return await orchestrator.process_all(entries, on_report=ended)
+    def numbered(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The same entries, their order noted as they are drawn."""
+        for number, entry in enumerate(entries):
+            self._numbers[id(entry)] = number
+            yield entry
+
+    def add(self, entry: Entry, report: PipelineReport) -> None:
+        """Note that an entry has its report."""
+        self.ended += 1
+        number = self._numbers.pop(id(entry))
+        if self.most is None or len(self._reports) < self.most:
+            self._reports.append((number, report))
+
+    @property
+    def reports(self) -> list[PipelineReport]:
+        """Those to show."""
+        return [report for _, report in sorted(self._reports, key=lambda one: one[0])]
+
+    @property
+    def complete(self) -> bool:
+        """Whether they are all there are."""
+        return self.ended == len(self._reports)
 
 
-def exit_code(reports: list[PipelineReport]) -> ExitCode:
-    """2 when input was refused (its owner can mend it), else 3 when an answer is missing, else 0."""
-    statuses = {report.status for report in reports}
-    if "invalid" in statuses:
-        return ExitCode.BAD_INPUT
-    return ExitCode.NOT_JUDGED if statuses & {"failed", "partial"} else ExitCode.DONE
+def _finish(outcome: Outcome, count: int | None, out: Path | None) -> None:
+    tally = outcome.tally
+    if count is not None and tally.pipelines != count:
+        raise CannotJudge(
+            f"{count} pipelines were to be asked, {tally.pipelines} have a row: read {out or 'the output'}"
+        )
+    if outcome.trace_problem:
+        raise CannotJudge(f"traces are missing, and with them what a person could decide on: {outcome.trace_problem}")
+    raise typer.Exit(tally.exit_code())
 
 
-def _document(
-    endpoint: Endpoint,
-    variant: PromptVariant,
-    rules: Policy,
-    entries: list[ReadPipeline | InvalidPipeline],
-    reports: list[PipelineReport],
-) -> dict[str, Any]:
+def _document(setup: Setup, outcome: Outcome, reports: list[PipelineReport], kept: int) -> dict[str, Any]:
     return {
-        **_condition(endpoint, variant, rules),
-        "pipelines_in": len(entries),
-        "pipelines_out": dict(Counter(report.status for report in reports)),
+        **setup.condition(),
+        "pipelines_in": outcome.tally.pipelines + kept,
+        "pipelines_kept": kept,
+        "pipelines_out": dict(outcome.tally.statuses),
+        "counts": outcome.tally.document(),
         "pipelines": [
             {**report.model_dump(mode="json"), "stages_completed": report.stages_completed} for report in reports
         ],
     }
 
 
-def _condition(endpoint: Endpoint, variant: PromptVariant, rules: Policy) -> dict[str, Any]:
-    """What every output stands under; `simulated` tells that no model wrote the answers."""
-    return {
-        "endpoint": endpoint.base_url,
-        "model": endpoint.model,
-        "simulated": endpoint.simulated,
-        "prompt": f"{variant.name} v{variant.version}",
-        "policy": rules.name,
-    }
+def _print(setup: Setup, tally: Tally, shown: _Shown) -> None:
+    if shown.complete:
+        for report in shown.reports:
+            _print_report(report)
+        _print_summary(setup, shown.reports)
+    else:
+        console.table(
+            _title(setup, tally.pipelines),
+            ["what", "how many"],
+            [(name.replace("_", " "), _counts(value)) for name, value in tally.document().items()],
+        )
+    if tally.need_approval and setup.trace is not TraceMode.NONE:
+        say(f"{tally.need_approval} wait for a person: python -m agents approvals list")
+    elif tally.need_approval:
+        say(f"{tally.need_approval} need a person, who cannot decide on them here: --trace none keeps no trace")
 
 
-def _open_out(path: Path | None) -> TextIO | None:
-    if path is None:
-        return None
-    try:
-        return path.open("w", encoding="utf8")
-    except OSError as error:
-        raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from None
+def _counts(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in sorted(value.items(), key=lambda one: -one[1])) or "none"
+    return str(value)
+
+
+def _title(setup: Setup, count: int) -> str:
+    made_by = "SIMULATOR, answers are made up" if setup.endpoint.simulated else setup.endpoint.model
+    variant = setup.variant
+    return f"{count} pipelines ({made_by}; prompt {variant.name} v{variant.version}; policy {setup.policy.name})"
 
 
 def _print_report(report: PipelineReport) -> None:
@@ -174,6 +242,9 @@ def _print_report(report: PipelineReport) -> None:
             say(f"  {label.kind} {label.value}: {'; '.join(rule.reason for rule in label.rules)}")
     for stage in report.stages:
         _print_stage(stage)
+    if report.requires_approval:
+        where = f" (trace {report.trace_id})" if report.trace_id else ""
+        say(f"  a person has to decide{where}: {'; '.join(report.approval_reasons)}")
 
 
 def _print_stage(stage: StageReport) -> None:
@@ -183,30 +254,31 @@ def _print_stage(stage: StageReport) -> None:
     if advice is None:
         say(f"    failed: {stage.error}")
         return
-    mode = f"[{advice.mode}] " if isinstance(advice, IngestionRecommendation) else ""
+    if stage.source == "fallback":
+        late = "the model did not answer in time"
+        say(f"    from the rules: {late if stage.fallback_because == 'deadline' else _broken(stage)}")
+    mode = f"[{advice.mode}] " if advice.mode else ""
     say(f"    {mode}{advice.summary}")
     for action in advice.actions:
         say(f"    - {action}")
+    for violation in stage.violations:
+        say(f"    breaks {violation.rule}: {violation.told}")
 
 
-def _print_summary(endpoint: Endpoint, variant: PromptVariant, rules: Policy, reports: list[PipelineReport]) -> None:
-    made_by = "SIMULATOR, answers are made up" if endpoint.simulated else endpoint.model
+def _broken(stage: StageReport) -> str:
+    rules = sorted({violation.rule for rejected in stage.rejected for violation in rejected.violations})
+    return f"the model's answers broke {', '.join(rules)}"
+
+
+def _print_summary(setup: Setup, reports: list[PipelineReport]) -> None:
     frame = summary(reports)
     frame["Start Time"] = [report.start_time.astimezone().strftime("%H:%M:%S") for report in reports]
     console.table(
-        f"{len(reports)} pipelines ({made_by}; prompt {variant.name} v{variant.version}; policy {rules.name})",
+        _title(setup, len(reports)),
         list(frame.columns),
         frame.itertuples(index=False),
-        right=["Stages Completed"],
+        right=["Stages Completed", "From Rules"],
     )
-
-
-def _marked(name: str, default: str) -> str:
-    return f"{name} (default)" if name == default else name
-
-
-def _numbers(rules: Any) -> str:
-    return ", ".join(f"{key} {value}" for key, value in rules.model_dump(exclude_none=True).items())
 
 
 if __name__ == "__main__":

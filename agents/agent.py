@@ -1,73 +1,60 @@
-"""A thin agent: it builds a role's prompt, asks one shared endpoint, and checks what comes back.
-
-AgentError            one stage could not be completed; the report keeps it as that stage's row
-├── EndpointFailed    no usable answer came: refused, timed out, an HTTP error, half a body
-└── UnusableReply     an answer came that is not the recommendation asked for
-"""
+"""A thin agent: it builds a role's prompt, asks one shared endpoint, and checks what comes back."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
-import aiohttp
-from openai import (
-    APIConnectionError,
-    APIError,
-    APIStatusError,
-    APITimeoutError,
-    AsyncOpenAI,
-    DefaultAioHttpClient,
-)
-from pydantic import ValidationError
-
+from agents.client import ChatClient
+from agents.fallback import fallback
+from agents.guardrails import GuardrailMode, correction, violations
 from agents.policy import DEFAULT_POLICY, Policy, load_policy
 from agents.prompt import DEFAULT_PROMPT, PromptVariant, load_prompt
-from agents.requests import StageRequest, stage_request
-from agents.schema import RECOMMENDATIONS, PipelineSpec, Recommendation, Stage, Strict
-from console import shorten
-from serving.endpoint import Endpoint, is_loopback
+from agents.reply import AgentError, EndpointFailed, Reply, UnusableReply, parse
+from agents.requests import Labels, StageRequest, labels_for, stage_request
+from agents.schema import ErrorClass, Recommendation, Rejected, Stage, Violation
+from agents.spec import PipelineSpec
+from console import BadInput, shorten
 
 HISTORY_LIMIT = 100
 """Exchanges an agent remembers: enough to look back at, few enough that a long run stays small."""
 
-
-class AgentError(Exception):
-    """A stage could not be completed."""
-
-    def __init__(self, message: str, reply: Reply | None = None) -> None:
-        super().__init__(message)
-        self.reply = reply
-        """What came back, when something did."""
-
-
-class EndpointFailed(AgentError):
-    """No usable answer came from the endpoint."""
-
-
-class UnusableReply(AgentError):
-    """The answer is not the recommendation that was asked for."""
-
-
-class Reply(Strict):
-    """One answer as the endpoint gave it, its types checked: the openai client takes any JSON for an answer."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int | None
-    output_tokens: int | None
-    latency_s: float
-    """Seconds from first sending the request to having the whole answer, retries included."""
+_QUOTED_CHARACTERS = 1500
+"""How much of a rejected answer is shown to the model again."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A checked recommendation with what it cost."""
+    """A recommendation that may be given, with what it cost."""
 
     recommendation: Recommendation
-    reply: Reply
+    replies: tuple[Reply, ...]
+    """Every answer the model gave, the last one last."""
+    source: Literal["model", "fallback"] = "model"
+    violations: tuple[Violation, ...] = ()
+    """What the recommendation breaks all the same: only with guardrails set to warn."""
+    rejected: tuple[Rejected, ...] = ()
+    """Answers that guardrails did not let through."""
+
+    @property
+    def reply(self) -> Reply:
+        """The last answer, with the tokens and seconds of all of them."""
+        first, *others = self.replies
+        for other in others:
+            first = other.model_copy(
+                update={
+                    "prompt_tokens": _sum(first.prompt_tokens, other.prompt_tokens),
+                    "output_tokens": _sum(first.output_tokens, other.output_tokens),
+                    "latency_s": first.latency_s + other.latency_s,
+                    "tries": first.tries + other.tries,
+                }
+            )
+        return first
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 @dataclass(frozen=True)
@@ -79,16 +66,14 @@ class Exchange:
     error: str | None
 
 
-def make_client(endpoint: Endpoint, *, timeout_s: float = 120.0, max_retries: int = 2) -> AsyncOpenAI:
-    """An openai client on aiohttp's transport, which costs half the CPU of the default one."""
-    return AsyncOpenAI(
-        base_url=endpoint.base_url,
-        api_key=endpoint.api_key.get_secret_value(),
-        timeout=timeout_s,
-        max_retries=max_retries,
-        # Our own machine is never behind a proxy, whatever the environment says.
-        http_client=DefaultAioHttpClient(trust_env=not is_loopback(endpoint.base_url)),
-    )
+@dataclass(frozen=True)
+class _Try:
+    """One answer and what the guardrails say of it."""
+
+    reply: Reply
+    given: Recommendation | None
+    """The recommendation, unless it may not be given."""
+    broken: tuple[Violation, ...]
 
 
 class LightweightLLMAgent:
@@ -98,88 +83,86 @@ class LightweightLLMAgent:
 
     def __init__(
         self,
-        client: AsyncOpenAI,
+        client: ChatClient,
         model: str,
         prompt: PromptVariant | None = None,
         policy: Policy | None = None,
+        guardrails: GuardrailMode = GuardrailMode.ENFORCE,
     ) -> None:
         self.client = client
         self.model = model
         self.prompt = prompt or load_prompt(DEFAULT_PROMPT)
         self.policy = policy or load_policy(DEFAULT_POLICY)
+        self.guardrails = guardrails
         self.history: deque[Exchange] = deque(maxlen=HISTORY_LIMIT)
 
     async def generate_response(self, body: dict[str, Any]) -> Reply:
         """Send one chat completion and return its text and cost. Raises EndpointFailed."""
-        began = time.perf_counter()
-        try:
-            answer = await self.client.chat.completions.create(**body)
-        except APITimeoutError as error:
-            if broken := _broken_connection(error):
-                raise EndpointFailed(f"the endpoint cannot be reached: {self._told(broken)}") from None
-            tries = f", tried {self.client.max_retries + 1} times" if self.client.max_retries else ""
-            raise EndpointFailed(f"no answer within {self.client.timeout} s{tries}") from None
-        except APIConnectionError as error:
-            cause = error.__cause__ or error
-            raise EndpointFailed(f"the endpoint cannot be reached: {self._told(cause)}") from None
-        except APIStatusError as error:
-            problem = self._told(error.message)
-            raise EndpointFailed(f"the endpoint answered HTTP {error.status_code}: {problem}") from None
-        except (APIError, ValueError) as error:
-            raise EndpointFailed(f"the endpoint's answer is broken: {self._told(error)}") from None
-        latency_s = time.perf_counter() - began
-        try:
-            choice, usage = answer.choices[0], answer.usage
-            return Reply(
-                text=choice.message.content or "",
-                finish_reason=choice.finish_reason or "unknown",
-                prompt_tokens=usage.prompt_tokens if usage else None,
-                output_tokens=usage.completion_tokens if usage else None,
-                latency_s=latency_s,
-            )
-        except (AttributeError, LookupError, TypeError, ValidationError):
-            raise EndpointFailed(
-                f"the endpoint's answer is not a sound chat completion: {self._told(answer)}"
-            ) from None
+        return await self.client.complete(body)
 
-    def _told(self, found: object) -> str:
-        """What came, short and without our key: some servers quote the key they refuse."""
-        text, key = str(found), self.client.api_key
-        return shorten(text.replace(key, "***") if key and key != "EMPTY" else text)
+    async def recommend(self, spec: PipelineSpec, labels: Labels | None = None) -> Answer:
+        """Ask about one pipeline; what the guardrails do not let through is asked again once, then left to the rules.
 
-    async def recommend(self, spec: PipelineSpec) -> Answer:
-        """Ask about one pipeline and check the answer against the stage's schema. Raises AgentError."""
-        request = stage_request(self.stage, spec, self.prompt, self.policy, self.model)
+        labels: what the policy gave, when the caller has it already. Raises AgentError.
+        """
+        try:
+            labels = labels or labels_for(spec, self.policy)
+            request = stage_request(self.stage, spec, self.prompt, labels, self.model)
+        except BadInput as error:
+            raise AgentError(str(error), ErrorClass.BAD_INPUT) from None
+        first = await self._try(request, spec)
+        if first.given:
+            return Answer(first.given, (first.reply,), violations=first.broken)
+        rejected = Rejected(answer=first.reply.text, violations=first.broken)
+        instead = fallback(self.stage, spec, request.label)
+        try:
+            second = await self._try(_asked_again(request, rejected), spec)
+        except EndpointFailed:
+            # The first answer may not be given and no second one comes: that is what the rules are for.
+            return Answer(instead, (first.reply,), "fallback", rejected=(rejected,))
+        replies = (first.reply, second.reply)
+        if second.given:
+            return Answer(second.given, replies, rejected=(rejected,))
+        both = (rejected, Rejected(answer=second.reply.text, violations=second.broken))
+        return Answer(instead, replies, "fallback", rejected=both)
+
+    async def _try(self, request: StageRequest, spec: PipelineSpec) -> _Try:
+        """Ask once and judge the answer. Raises AgentError; without enforcement that includes UnusableReply."""
+        reply = None
         try:
             reply = await self.generate_response(request.body)
-            answer = Answer(parse(self.stage, reply), reply)
+            advice, broken = self._judged(request, spec, reply)
         except AgentError as error:
-            self.history.append(Exchange(request, error.reply, str(error)))
+            self.history.append(Exchange(request, reply, str(error)))
             raise
-        self.history.append(Exchange(request, reply, None))
-        return answer
+        told = "; ".join(violation.told for violation in broken) or None
+        self.history.append(Exchange(request, reply, told))
+        held_back = broken and self.guardrails is GuardrailMode.ENFORCE
+        return _Try(reply, None if held_back else advice, broken)
+
+    def _judged(
+        self, request: StageRequest, spec: PipelineSpec, reply: Reply
+    ) -> tuple[Recommendation | None, tuple[Violation, ...]]:
+        """The recommendation in a reply, if it holds one, and the rules it breaks. Raises UnusableReply."""
+        try:
+            advice = parse(self.stage, self.prompt.form, reply)
+        except UnusableReply as error:
+            if self.guardrails is not GuardrailMode.ENFORCE:
+                raise
+            return None, (Violation(rule="unusable_reply", found=shorten(reply.text), told=str(error)),)
+        if self.guardrails is GuardrailMode.OFF:
+            return advice, ()
+        return advice, violations(self.stage, spec, request.label, advice)
 
 
-def _broken_connection(error: BaseException) -> BaseException | None:
-    """The refused or broken connection under an error; the transport (httpx-aiohttp 0.2) calls those timeouts too."""
-    cause: BaseException | None = error
-    while cause:
-        if isinstance(cause, aiohttp.ClientConnectionError) and not isinstance(cause, TimeoutError):
-            return cause
-        cause = cause.__cause__
-    return None
-
-
-def parse(stage: Stage, reply: Reply) -> Recommendation:
-    """The recommendation in a reply. Raises UnusableReply that says what is wrong with it."""
-    try:
-        return RECOMMENDATIONS[stage].model_validate_json(reply.text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        cut = f"; it was cut off at {reply.output_tokens} tokens" if reply.finish_reason == "length" else ""
-        problem = f"{field}: {first['msg']}" if field else first["msg"]
-        raise UnusableReply(f"the answer does not fit the schema: {shorten(problem)}{cut}", reply) from None
+def _asked_again(request: StageRequest, rejected: Rejected) -> StageRequest:
+    """The same request, with the rejected answer and what was wrong with it."""
+    messages = [
+        *request.body["messages"],
+        {"role": "assistant", "content": rejected.answer[:_QUOTED_CHARACTERS]},
+        {"role": "user", "content": correction(rejected.violations)},
+    ]
+    return replace(request, body={**request.body, "messages": messages})
 
 
 class DataIngestionAgent(LightweightLLMAgent):
@@ -187,9 +170,9 @@ class DataIngestionAgent(LightweightLLMAgent):
 
     stage = Stage.INGESTION
 
-    async def analyze_data_source(self, spec: PipelineSpec) -> Answer:
-        """Mode and what matters for it, from source type, volume and frequency. Raises AgentError."""
-        return await self.recommend(spec)
+    async def analyze_data_source(self, spec: PipelineSpec, labels: Labels | None = None) -> Answer:
+        """Mode and what matters for it, from the facts about the source. Raises AgentError."""
+        return await self.recommend(spec, labels)
 
 
 class DataQualityAgent(LightweightLLMAgent):
@@ -197,9 +180,9 @@ class DataQualityAgent(LightweightLLMAgent):
 
     stage = Stage.QUALITY
 
-    async def assess_quality(self, spec: PipelineSpec) -> Answer:
+    async def assess_quality(self, spec: PipelineSpec, labels: Labels | None = None) -> Answer:
         """What the quality metrics mean and the two steps to take first. Raises AgentError."""
-        return await self.recommend(spec)
+        return await self.recommend(spec, labels)
 
 
 class InfrastructureOptimizationAgent(LightweightLLMAgent):
@@ -207,9 +190,9 @@ class InfrastructureOptimizationAgent(LightweightLLMAgent):
 
     stage = Stage.INFRASTRUCTURE
 
-    async def optimize_infrastructure(self, spec: PipelineSpec) -> Answer:
+    async def optimize_infrastructure(self, spec: PipelineSpec, labels: Labels | None = None) -> Answer:
         """What is scarce and the two optimizations that help most. Raises AgentError."""
-        return await self.recommend(spec)
+        return await self.recommend(spec, labels)
 
 
 AGENTS: dict[Stage, type[LightweightLLMAgent]] = {

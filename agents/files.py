@@ -5,18 +5,20 @@ A pipeline that is refused is an entry like the others (InvalidPipeline), so not
 
 from __future__ import annotations
 
+import codecs
 import json
 import reprlib
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, BinaryIO, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from agents.schema import PipelineSpec
+from agents.spec import PipelineSpec
 from console import BadInput, shorten
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,6 +26,8 @@ _Loc = tuple[int | str, ...]
 
 PIPELINE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl")
 _MAX_DEPTH = 50
+LONGEST_LINE = 4 * 2**20
+"""Bytes a line of a JSONL file may have: memory is bounded by the longest pipeline, not by the file."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class ReadPipeline:
 
     spec: PipelineSpec
     where: str
+
+
+Entry = ReadPipeline | InvalidPipeline
 
 
 def load_yaml_model(path: Path, model: type[Model]) -> Model:
@@ -67,23 +74,38 @@ def load_preset(kind: str, folder: Path, name: str, model: type[Model]) -> Model
     return load_yaml_model(folder / f"{name}.yaml", model)
 
 
-def read_pipelines(paths: Sequence[Path]) -> list[ReadPipeline | InvalidPipeline]:
-    """Every entry of every file, in order. Raises BadInput when a whole file cannot be read.
+class PipelineFiles:
+    """The entries of pipeline files, in order, drawn one at a time: a JSONL file may be longer than memory.
 
-    Ids must differ, since reports are found by id: the second entry with one id is refused.
+    Files of the other kinds are read whole and up front, so that one that cannot be read costs no answers. Ids must
+    differ, since reports are found by id: the second entry with one id is refused. May be iterated several times.
+    Raises BadInput when a whole file cannot be read.
     """
-    seen: dict[str, str] = {}
-    entries: list[ReadPipeline | InvalidPipeline] = []
-    for path in paths:
-        for entry in _entries(path):
-            if isinstance(entry, ReadPipeline) and entry.spec.id in seen:
-                error = f"{entry.where}: id: {entry.spec.id!r} is taken by {seen[entry.spec.id]}; ids must differ"
-                entries.append(InvalidPipeline(entry.spec.id, entry.where, error))
-                continue
-            if isinstance(entry, ReadPipeline):
-                seen[entry.spec.id] = entry.where
-            entries.append(entry)
-    return entries
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._whole = {path: list(_whole_file(path)) for path in self.paths if not _by_lines(path)}
+        for path in self.paths:
+            if path not in self._whole and not path.is_fifo():  # a pipe may be opened but once
+                _opened(path).close()
+        self.count: int | None = (
+            self._counted() if all(path in self._whole or path.is_file() for path in paths) else None
+        )
+        """How many entries there are; None when a file is a pipe, which can be read but once."""
+
+    def _counted(self) -> int:
+        return sum(len(self._whole[path]) if path in self._whole else _count_entries(path) for path in self.paths)
+
+    def __iter__(self) -> Iterator[Entry]:
+        ids = _Ids()
+        for path in self.paths:
+            for entry in self._whole.get(path) or _lines(path):
+                yield ids.refused(entry) or entry
+
+
+def read_pipelines(paths: Sequence[Path]) -> list[Entry]:
+    """Every entry of every file at once; see PipelineFiles. Raises BadInput when a whole file cannot be read."""
+    return list(PipelineFiles(paths))
 
 
 def describe(error: ValidationError, model: type[BaseModel], where: str, document: _Document | None = None) -> str:
@@ -100,15 +122,8 @@ def describe(error: ValidationError, model: type[BaseModel], where: str, documen
 
 def _read(path: Path) -> str:
     try:
-        text = path.read_text("utf-8-sig")  # a byte order mark, as Windows writes it, is no part of the text
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such file") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path}: is a folder; give a file") from None
-    except PermissionError:
-        raise BadInput(f"{path}: may not be read by this user") from None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+        with _opened(path) as file:
+            text = file.read().decode("utf-8-sig")  # a byte order mark, as Windows writes it, is no part of the text
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: is not UTF-8 text (byte {error.start})") from None
     if not text.strip():
@@ -116,22 +131,80 @@ def _read(path: Path) -> str:
     return text
 
 
-def _entries(path: Path) -> Iterator[ReadPipeline | InvalidPipeline]:
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: is a folder; give a file") from None
+    except PermissionError:
+        raise BadInput(f"{path}: may not be read by this user") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _by_lines(path: Path) -> bool:
     if path.suffix not in PIPELINE_SUFFIXES:
         raise BadInput(f"{path}: ends in {path.suffix!r}; allowed: {', '.join(PIPELINE_SUFFIXES)}")
+    return path.suffix == ".jsonl"
+
+
+def _count_entries(path: Path) -> int:
+    """How many lines of a JSONL file hold something. Raises BadInput when none does."""
+    with _opened(path) as file:
+        count = sum(not line.isspace() for line in file)
+    if not count:
+        raise BadInput(f"{path}: is empty")
+    return count
+
+
+def _lines(path: Path) -> Iterator[Entry]:
+    # Bytes, not text: U+2028 and its like end a line of text, and may stand inside a JSON string.
+    with _opened(path) as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            where = f"{path}:{number}"
+            if len(line) > LONGEST_LINE:
+                _skip_line(file, line)
+                yield InvalidPipeline("", where, f"{where}: is longer than {LONGEST_LINE} bytes")
+            elif not line.isspace():
+                yield _json_line(where, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
+
+
+def _skip_line(file: BinaryIO, line: bytes) -> None:
+    while line and not line.endswith(b"\n"):
+        line = file.readline(LONGEST_LINE)
+
+
+def _whole_file(path: Path) -> Iterator[Entry]:
     text = _read(path)
-    if path.suffix == ".jsonl":
-        # Not splitlines(): U+2028 and its like end a line there, and may stand inside a JSON string.
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield _json_line(f"{path}:{number}", line)
-        return
     document = _parse_json(path, text) if path.suffix == ".json" else _parse_yaml(path, text)
     prefix, items = _pipeline_list(path, document.data)
     for index, item in enumerate(items):
         # YAML tells the line; in JSON, which does not, the entry's number leads there.
         where = str(path) if document.node or prefix is None else f"{path}: entry {index + 1}"
         yield _check(item, where, document.below((*prefix, index) if prefix is not None else ()))
+
+
+class _Ids:
+    """Which ids were seen, and where: on disk, since a long run has more of them than memory should hold."""
+
+    def __init__(self) -> None:
+        self._seen = sqlite3.connect("")  # SQLite's name for a private file that it removes itself
+        self._seen.execute("create table ids (id text primary key, place text) without rowid")
+
+    def refused(self, entry: Entry) -> InvalidPipeline | None:
+        """What becomes of an entry whose id another one has; None when the id is new."""
+        if isinstance(entry, InvalidPipeline):
+            return None
+        row = (entry.spec.id, entry.where)
+        if self._seen.execute("insert or ignore into ids values (?, ?)", row).rowcount:
+            return None
+        [place] = self._seen.execute("select place from ids where id = ?", row[:1]).fetchone()
+        error = f"{entry.where}: id: {entry.spec.id!r} is taken by {place}; ids must differ"
+        return InvalidPipeline(entry.spec.id, entry.where, error)
 
 
 def _pipeline_list(path: Path, data: object) -> tuple[_Loc | None, list[object]]:
@@ -152,15 +225,17 @@ def _pipeline_list(path: Path, data: object) -> tuple[_Loc | None, list[object]]
     return found
 
 
-def _json_line(where: str, line: str) -> ReadPipeline | InvalidPipeline:
+def _json_line(where: str, line: bytes) -> Entry:
     try:
-        data = json.loads(line, object_pairs_hook=_no_duplicates)
+        data = json.loads(line.decode(), object_pairs_hook=_no_duplicates)
+    except UnicodeDecodeError as error:
+        return InvalidPipeline("", where, f"{where}: is not UTF-8 text (byte {error.start} of the line)")
     except (ValueError, RecursionError) as error:
         return InvalidPipeline("", where, f"{where}: is not JSON: {shorten(str(error))}")
     return _check(data, where, None)
 
 
-def _check(item: object, where: str, document: _Document | None) -> ReadPipeline | InvalidPipeline:
+def _check(item: object, where: str, document: _Document | None) -> Entry:
     named = item.get("id") if isinstance(item, dict) else None
     pipeline_id = shorten(named, 80) if isinstance(named, str) else ""
     place = f"{where}:{document.line(())}" if document and document.node else where

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 
 import pandas as pd
-from openai import AsyncOpenAI
 
 from agents.agent import (
-    AgentError,
     Answer,
     DataIngestionAgent,
     DataQualityAgent,
     InfrastructureOptimizationAgent,
 )
-from agents.files import InvalidPipeline, ReadPipeline
-from agents.policy import DEFAULT_POLICY, Policy, load_policy, priority, severity
+from agents.client import ChatClient
+from agents.fallback import fallback
+from agents.files import Entry, InvalidPipeline
+from agents.guardrails import GuardrailMode, destructive
+from agents.policy import DEFAULT_POLICY, Policy, load_policy
 from agents.prompt import PromptVariant
-from agents.schema import PipelineReport, PipelineSpec, Stage, StageReport
+from agents.reply import AgentError
+from agents.requests import Labels, labels_for
+from agents.schema import PipelineReport, Stage, StageReport
+from agents.spec import PipelineSpec
+from console import BadInput
 
-Asks = Callable[[PipelineSpec], Awaitable[Answer]]
+Asks = Callable[[PipelineSpec, Labels], Awaitable[Answer]]
+OnReport = Callable[[Entry, PipelineReport], Awaitable[None]]
+
+REPORTS_KEPT = 10_000
+"""Reports an orchestrator remembers for its summary; a longer run keeps the newest, so that memory stays flat."""
+
+SUMMARY_COLUMNS = [
+    "Pipeline ID",
+    "Start Time",
+    "Status",
+    "Stages Completed",
+    "Severity",
+    "Priority",
+    "From Rules",
+    "Needs Approval",
+    "Error",
+]
 
 
 class AgenticDataOrchestrator:
@@ -29,92 +51,140 @@ class AgenticDataOrchestrator:
 
     def __init__(
         self,
-        client: AsyncOpenAI,
+        client: ChatClient,
         model: str,
         prompt: PromptVariant | None = None,
         policy: Policy | None = None,
+        *,
+        guardrails: GuardrailMode = GuardrailMode.ENFORCE,
+        deadline_s: float | None = None,
     ) -> None:
         self.policy = policy or load_policy(DEFAULT_POLICY)
-        self.ingestion = DataIngestionAgent(client, model, prompt, self.policy)
-        self.quality = DataQualityAgent(client, model, prompt, self.policy)
-        self.infrastructure = InfrastructureOptimizationAgent(client, model, prompt, self.policy)
-        self.reports: list[PipelineReport] = []
+        self.deadline_s = deadline_s
+        self.ingestion = DataIngestionAgent(client, model, prompt, self.policy, guardrails)
+        self.quality = DataQualityAgent(client, model, prompt, self.policy, guardrails)
+        self.infrastructure = InfrastructureOptimizationAgent(client, model, prompt, self.policy, guardrails)
+        self.reports: deque[PipelineReport] = deque(maxlen=REPORTS_KEPT)
 
     async def process_data_pipeline(self, spec: PipelineSpec, where: str | None = None) -> PipelineReport:
         """Label one pipeline by the rules and ask all three agents concurrently.
 
-        Never raises for what an agent or the endpoint does: a stage that failed is a row with its error.
+        Never raises for what the input, an agent or the endpoint does: a stage that failed is a row with its error.
+        What the model has not answered within deadline_s comes from the rules.
         """
         start_time = datetime.now(UTC)
-        stages = await asyncio.gather(
-            _stage(Stage.INGESTION, self.ingestion.analyze_data_source, spec),
-            _stage(Stage.QUALITY, self.quality.assess_quality, spec),
-            _stage(Stage.INFRASTRUCTURE, self.infrastructure.optimize_infrastructure, spec),
-        )
+        try:
+            labels = labels_for(spec, self.policy)
+        except BadInput as error:
+            refused = InvalidPipeline(spec.id, where or spec.id, f"{where or spec.id}: {error}")
+            return self._kept(invalid_report(refused))
+        stages = await self._stages(spec, labels)
         failed = [stage for stage in stages if stage.status == "failed"]
+        reasons = approval_reasons(labels, stages)
         report = PipelineReport(
             pipeline_id=spec.id,
             where=where,
             start_time=start_time,
             end_time=datetime.now(UTC),
             status="completed" if not failed else "partial" if len(failed) < len(stages) else "failed",
-            severity=severity(spec.quality_metrics, self.policy),
-            priority=priority(spec.infrastructure_metrics, self.policy),
+            severity=labels[Stage.QUALITY],
+            priority=labels[Stage.INFRASTRUCTURE],
             stages=tuple(stages),
+            requires_approval=bool(reasons),
+            approval_reasons=tuple(reasons),
             error="; ".join(f"{stage.stage}: {stage.error}" for stage in failed) or None,
         )
+        return self._kept(report)
+
+    async def _stages(self, spec: PipelineSpec, labels: Labels) -> list[StageReport]:
+        """All three agents at once, in the order of their stages."""
+        asks: dict[Stage, Asks] = {
+            Stage.INGESTION: self.ingestion.analyze_data_source,
+            Stage.QUALITY: self.quality.assess_quality,
+            Stage.INFRASTRUCTURE: self.infrastructure.optimize_infrastructure,
+        }
+        return await asyncio.gather(*(_stage(stage, ask, spec, labels, self.deadline_s) for stage, ask in asks.items()))
+
+    async def process_each(self, entries: Iterable[Entry], on_report: OnReport, *, concurrency: int = 16) -> None:
+        """Run a stream of pipelines, at most `concurrency` at a time; on_report gets each entry's report when ready.
+
+        Entries are drawn as there is room for them and nothing is kept, so a stream may be of any length.
+        """
+        source = iter(entries)
+
+        async def worker() -> None:
+            for entry in source:  # shared: each entry is drawn once
+                if isinstance(entry, InvalidPipeline):
+                    report = self._kept(invalid_report(entry))
+                else:
+                    report = await self.process_data_pipeline(entry.spec, entry.where)
+                await on_report(entry, report)
+
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(concurrency):
+                    workers.create_task(worker())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None  # a full disk, say: it stopped all workers, and one line tells it
+
+    async def process_all(self, entries: Iterable[Entry], *, concurrency: int = 16) -> list[PipelineReport]:
+        """A report for every entry, in the entries' order."""
+        reports: dict[int, PipelineReport] = {}
+
+        async def keep(entry: Entry, report: PipelineReport) -> None:
+            reports[id(entry)] = report
+
+        listed = list(entries)
+        await self.process_each(listed, keep, concurrency=concurrency)
+        return [reports[id(entry)] for entry in listed]
+
+    def generate_summary_report(self) -> pd.DataFrame:
+        """One row per pipeline so far (the newest REPORTS_KEPT of them); see summary() for the columns."""
+        return summary(self.reports)
+
+    def _kept(self, report: PipelineReport) -> PipelineReport:
         self.reports.append(report)
         return report
 
-    async def process_all(
-        self,
-        entries: Iterable[ReadPipeline | InvalidPipeline],
-        *,
-        concurrency: int = 16,
-        on_report: Callable[[PipelineReport], None] = lambda report: None,
-    ) -> list[PipelineReport]:
-        """A report for every entry, in the entries' order; at most `concurrency` pipelines at a time.
 
-        on_report is called as each one ends. What was refused on reading comes back as status `invalid`.
-        """
-        gate = asyncio.Semaphore(concurrency)
+def approval_reasons(labels: Labels, stages: Iterable[StageReport]) -> list[str]:
+    """Why a person has to decide: a CRITICAL priority, a HIGH severity, or an action that cannot be undone.
 
-        async def one(entry: ReadPipeline | InvalidPipeline) -> PipelineReport:
-            if isinstance(entry, InvalidPipeline):
-                report = invalid_report(entry)
-                self.reports.append(report)
-            else:
-                async with gate:
-                    report = await self.process_data_pipeline(entry.spec, entry.where)
-            on_report(report)
-            return report
-
-        return list(await asyncio.gather(*(one(entry) for entry in entries)))
-
-    def generate_summary_report(self) -> pd.DataFrame:
-        """One row per pipeline so far; see summary() for the columns."""
-        return summary(self.reports)
+    Where a label is UNKNOWN, the worst that is known counts.
+    """
+    reasons = []
+    if (severity := labels[Stage.QUALITY]) and severity.worst_known == "HIGH":
+        reasons.append(f"severity {severity.worst_known}")
+    if (priority := labels[Stage.INFRASTRUCTURE]) and priority.worst_known == "CRITICAL":
+        reasons.append(f"priority {priority.worst_known}")
+    for stage in stages:
+        if stage.recommendation and (words := destructive(stage.recommendation)):
+            reasons.append(f"{stage.stage}: cannot be undone: {words!r}")
+    return reasons
 
 
 def summary(reports: Iterable[PipelineReport]) -> pd.DataFrame:
-    """One row per report: Pipeline ID, Start Time, Status, Stages Completed, Severity, Priority, Error.
+    """One row per report: Pipeline ID, Start Time, Status, Stages Completed, Severity, Priority, From Rules,
+    Needs Approval, Error.
 
-    A pipeline whose input was refused has the labels UNKNOWN: nothing is known of it.
+    From Rules counts the stages whose recommendation is the rules' and not the model's. A pipeline whose input was
+    refused has the labels UNKNOWN: nothing is known of it.
     """
-    columns = ["Pipeline ID", "Start Time", "Status", "Stages Completed", "Severity", "Priority", "Error"]
     rows = [
-        (
-            report.pipeline_id,
-            report.start_time,
-            report.status,
-            report.stages_completed,
-            report.severity.value if report.severity else "UNKNOWN",
-            report.priority.value if report.priority else "UNKNOWN",
-            report.error or "",
-        )
+        {
+            "Pipeline ID": report.pipeline_id,
+            "Start Time": report.start_time,
+            "Status": report.status,
+            "Stages Completed": report.stages_completed,
+            "Severity": report.severity.value if report.severity else "UNKNOWN",
+            "Priority": report.priority.value if report.priority else "UNKNOWN",
+            "From Rules": sum(stage.source == "fallback" for stage in report.stages),
+            "Needs Approval": "yes" if report.requires_approval else "no",
+            "Error": report.error or "",
+        }
         for report in reports
     ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
 def invalid_report(entry: InvalidPipeline) -> PipelineReport:
@@ -130,25 +200,40 @@ def invalid_report(entry: InvalidPipeline) -> PipelineReport:
     )
 
 
-async def _stage(stage: Stage, ask: Asks, spec: PipelineSpec) -> StageReport:
+async def _stage(stage: Stage, ask: Asks, spec: PipelineSpec, labels: Labels, deadline_s: float | None) -> StageReport:
     try:
-        answer = await ask(spec)
+        async with asyncio.timeout(deadline_s):
+            answer = await ask(spec, labels)
+    except TimeoutError:
+        return StageReport(
+            stage=stage,
+            status="completed",
+            source="fallback",
+            fallback_because="deadline",
+            recommendation=fallback(stage, spec, labels[stage]),
+        )
     except AgentError as error:
         reply = error.reply
         return StageReport(
             stage=stage,
             status="failed",
             error=str(error),
+            error_class=error.error_class,
             answer=reply.text if reply else None,
             prompt_tokens=reply.prompt_tokens if reply else None,
             output_tokens=reply.output_tokens if reply else None,
             latency_s=reply.latency_s if reply else None,
         )
+    reply = answer.reply
     return StageReport(
         stage=stage,
         status="completed",
+        source=answer.source,
+        fallback_because="guardrails" if answer.source == "fallback" else None,
         recommendation=answer.recommendation,
-        prompt_tokens=answer.reply.prompt_tokens,
-        output_tokens=answer.reply.output_tokens,
-        latency_s=answer.reply.latency_s,
+        violations=answer.violations,
+        rejected=answer.rejected,
+        prompt_tokens=reply.prompt_tokens,
+        output_tokens=reply.output_tokens,
+        latency_s=reply.latency_s,
     )

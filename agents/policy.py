@@ -1,75 +1,51 @@
-"""Severity and priority by rules: pure functions of metrics and a policy, each label with the rules that fired.
+"""Policies: the rules behind both labels, as YAML presets that can be read, argued about and changed number by number.
 
-The numbers are a YAML file's, so that they can be read, argued about and replaced. Labels are never the
-model's, and a label that cannot be known is UNKNOWN with the reason, never the mildest one.
+Labels are never the model's, and a label that cannot be known is UNKNOWN with the reason, never the mildest one. The
+rules themselves are pure functions of metrics and a policy: agents/severity.py and agents/priority.py.
 """
 
 from __future__ import annotations
 
-import math
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Any, get_args
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import BaseModel, ValidationError
 
-from agents.files import load_preset, preset_names
-from agents.schema import InfrastructureMetrics, Label, Name, Percent, QualityMetrics, RuleFired, Strict
+from agents.files import describe, load_preset, preset_names
+from agents.labelling import PRIORITIES, SEVERITIES, UNKNOWN
+from agents.policy_model import Policy, PriorityRules, SeverityRules
+from agents.priority import priority
+from agents.severity import severity
+from agents.spec import PipelineSpec
+from console import BadInput, shorten
+
+__all__ = [
+    "BLOCKS",
+    "DEFAULT_POLICY",
+    "PRIORITIES",
+    "SEVERITIES",
+    "UNKNOWN",
+    "Policy",
+    "load_policy",
+    "policy_for",
+    "policy_names",
+    "priority",
+    "severity",
+    "with_settings",
+]
 
 POLICIES_DIR = Path(__file__).parent / "policies"
 DEFAULT_POLICY = "standard"
-UNKNOWN = "UNKNOWN"
-SEVERITIES = ("LOW", "MEDIUM", "HIGH")
-PRIORITIES = ("NORMAL", "HIGH", "CRITICAL")
+_CHANGED = " (changed)"
+_LONGEST_SETTING = 200
 
-
-class SeverityRules(Strict):
-    """Cut-offs for data quality, in percent."""
-
-    low_from_mean: Percent
-    """LOW when the mean of completeness and consistency is at least this."""
-    medium_from_mean: Percent
-    """MEDIUM when that mean is at least this; HIGH below."""
-    medium_floor: Percent | None = None
-    """A dimension below this makes it at least MEDIUM."""
-    high_floor: Percent | None = None
-    """A dimension below this makes it HIGH."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.medium_from_mean > self.low_from_mean:
-            raise ValueError("medium_from_mean must not be above low_from_mean")
-        if None not in (self.medium_floor, self.high_floor) and self.high_floor > self.medium_floor:  # type: ignore[operator]
-            raise ValueError("high_floor must not be above medium_floor")
-        return self
-
-
-class PriorityRules(Strict):
-    """Cut-offs for CPU and memory use, in percent."""
-
-    critical_above: Percent
-    """CRITICAL when CPU or memory is above this."""
-    high_from: Percent
-    """HIGH from here on."""
-    tolerance: Annotated[float, Field(ge=0, le=20)] = 0.0
-    """Points above `high_from` that a single reading is allowed before it counts, since readings jitter.
-    The idea is the Kubernetes autoscaler's tolerance; the width is ours."""
-    judge: Literal["each", "mean"]
-    """`each`: every metric for itself, the worst wins; `mean`: their average."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.high_from + self.tolerance > self.critical_above:
-            raise ValueError("high_from plus tolerance must not be above critical_above")
-        return self
-
-
-class Policy(Strict):
-    """One set of rules for both labels."""
-
-    name: Name
-    description: str
-    severity: SeverityRules
-    priority: PriorityRules
+Scalar = str | int | float | bool | None
+Change = tuple[str, Scalar]
+"""A dotted key and what it becomes; None for a block switches its rule off."""
 
 
 def policy_names() -> list[str]:
@@ -82,107 +58,122 @@ def load_policy(name: str) -> Policy:
     return load_preset("policy", POLICIES_DIR, name, Policy)
 
 
-def severity(metrics: QualityMetrics, policy: Policy) -> Label:
-    """How bad the data is: the worst of the mean's level and each dimension's floor."""
-    rules = policy.severity
-    values = {
-        "completeness_percent": metrics.completeness_percent,
-        "consistency_percent": metrics.consistency_percent,
-    }
-    fired = [] if (unknown := _unusable(values)) else [_by_mean(_known(values), rules)]
-    fired += [_floor(name, value, rules) for name, value in _known(values).items()]
-    return _decide("severity", SEVERITIES, policy, fired, unknown)
+def policy_for(spec: PipelineSpec, policy: Policy) -> Policy:
+    """The policy that holds for one pipeline: its own preset, the run's with its own changes, else the run's.
+
+    Raises BadInput that names ``policy.<key>``.
+    """
+    if spec.policy is None:
+        return policy
+    if isinstance(spec.policy, str):
+        return _preset(spec.policy)
+    changes = tuple(_flat(spec.policy, ""))
+    return _remembered(policy, tuple((key, type(value), value) for key, value in changes))
 
 
-def priority(metrics: InfrastructureMetrics, policy: Policy) -> Label:
-    """How soon the infrastructure needs someone: the worst of what CPU and memory say."""
-    rules = policy.priority
-    values = {"cpu_percent": metrics.cpu_percent, "memory_percent": metrics.memory_percent}
-    unknown = _unusable(values)
-    fired = [_critical(name, value, rules) for name, value in _known(values).items()]
-    if rules.judge == "each":
-        fired += [_high(name, value, rules) for name, value in _known(values).items()]
-    elif not unknown:
-        fired.append(_high("mean of cpu_percent and memory_percent", _mean(_known(values)), rules))
-    return _decide("priority", PRIORITIES, policy, fired, unknown)
+def with_settings(policy: Policy, settings: Sequence[str]) -> Policy:
+    """A policy with changes as the command line gives them: ``priority.cpu.high=75``, ``priority.disk=null``.
+
+    Where a key comes twice the last one holds. Raises BadInput that names the setting.
+    """
+    return _changed(policy, [_setting(text) for text in settings], "--set ")
 
 
-# A rule's say: the level it asks for, its name, and why. None when it has nothing to say.
-_Say = tuple[str, RuleFired] | None
+# --- changes ---------------------------------------------------------------------------------------------
 
 
-def _decide(
-    kind: Literal["severity", "priority"],
-    levels: tuple[str, ...],
-    policy: Policy,
-    said: list[_Say],
-    unknown: list[RuleFired],
-) -> Label:
-    """The worst level any rule asked for, with those rules; UNKNOWN, with what is known, when a metric is missing."""
-    spoke = [one for one in said if one]
-    if unknown:
-        known = [RuleFired(rule=rule.rule, reason=f"{rule.reason}: {level} by itself") for level, rule in spoke]
-        return Label(kind=kind, value=UNKNOWN, policy=policy.name, rules=(*unknown, *known))
-    worst = max((level for level, _ in spoke), key=levels.index, default=levels[0])
-    # At the mildest level every rule that spoke supports it; above, only those that asked for that level.
-    because = tuple(rule for level, rule in spoke if level == worst)
-    if not because:
-        because = (RuleFired(rule="no_rule", reason="no metric reaches a threshold"),)
-    return Label(kind=kind, value=worst, policy=policy.name, rules=because)
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel] | None]]:
+    """Every dotted key below a model, each with the block that stands there, or None for a single value."""
+    for name, field in model.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        block = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        yield f"{prefix}{name}", block
+        if block:
+            yield from _keys(block, f"{prefix}{name}.")
 
 
-def _unusable(values: dict[str, float | None]) -> list[RuleFired]:
-    reasons = []
-    for name, value in values.items():
-        if value is None:
-            reasons.append(RuleFired(rule="missing_metric", reason=f"{name} is missing"))
-        elif not _possible(value):
-            reasons.append(RuleFired(rule="impossible_metric", reason=f"{name} is {value:g}, outside 0 to 100"))
-    return reasons
+_PARTS: dict[str, type[BaseModel]] = {"severity": SeverityRules, "priority": PriorityRules}
+_KEYS: dict[str, type[BaseModel] | None] = {
+    **_PARTS,
+    **{key: block for part, model in _PARTS.items() for key, block in _keys(model, f"{part}.")},
+}
+BLOCKS = tuple(key for key, block in _KEYS.items() if block and key not in _PARTS)
+"""Every rule of a policy by its dotted key, in the order of the files."""
 
 
-def _possible(value: float) -> bool:
-    return math.isfinite(value) and 0 <= value <= 100
+@cache
+def _preset(name: str) -> Policy:
+    """A pipeline's own preset. By name only: what a pipeline file says is never used as a path."""
+    if name not in policy_names():
+        known = ", ".join(policy_names())
+        raise BadInput(
+            f"policy: found {shorten(name, 80)!r}; allowed: {known}, or changes such as priority.cpu.high: 75"
+        )
+    return load_policy(name)
 
 
-def _known(values: dict[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value is not None and _possible(value)}
+def _setting(text: str) -> Change:
+    key, equals, value = text.partition("=")
+    if not equals or len(text) > _LONGEST_SETTING:
+        raise BadInput(f"--set {shorten(text, 80)}: allowed: KEY=VALUE, such as priority.cpu.high=75")
+    key = key.strip()
+    _known(key, "--set ")
+    try:
+        found = yaml.load(value, yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError):
+        found = value
+    return key, _scalar(found, f"--set {key}")
 
 
-def _mean(values: dict[str, float]) -> float:
-    return sum(values.values()) / len(values)
+def _flat(changes: Mapping[Any, Any], prefix: str) -> Iterator[Change]:
+    """The single changes in a pipeline's mapping, in which keys may be dotted or nested."""
+    for name, value in changes.items():
+        key = f"{prefix}{name}"
+        if _known(key, "policy.") and isinstance(value, Mapping):
+            yield from _flat(value, f"{key}.")
+        else:
+            yield key, _scalar(value, f"policy.{key}")
 
 
-def _by_mean(values: dict[str, float], rules: SeverityRules) -> _Say:
-    mean = _mean(values)
-    text = f"mean of completeness and consistency is {mean:g}"
-    if mean >= rules.low_from_mean:
-        return "LOW", RuleFired(rule="quality_mean", reason=f"{text}, at least {rules.low_from_mean:g}")
-    if mean >= rules.medium_from_mean:
-        return "MEDIUM", RuleFired(rule="quality_mean", reason=f"{text}, at least {rules.medium_from_mean:g}")
-    return "HIGH", RuleFired(rule="quality_mean", reason=f"{text}, below {rules.medium_from_mean:g}")
+def _known(key: str, prefix: str) -> type[BaseModel] | None:
+    """The block at a dotted key, None where a single value stands. Raises BadInput for a key that does not exist."""
+    if key in _KEYS:
+        return _KEYS[key]
+    above = key.rpartition(".")[0]
+    while above and not _KEYS.get(above):
+        above = above.rpartition(".")[0]
+    allowed = ", ".join(_KEYS[above].model_fields if above and _KEYS[above] else _PARTS)  # type: ignore[union-attr]
+    raise BadInput(f"{prefix}{shorten(key, 80)}: unknown; allowed{f' in {above}' if above else ''}: {allowed}")
 
 
-def _floor(name: str, value: float, rules: SeverityRules) -> _Say:
-    for level, floor in (("HIGH", rules.high_floor), ("MEDIUM", rules.medium_floor)):
-        if floor is not None and value < floor:
-            return level, RuleFired(rule="dimension_floor", reason=f"{name} is {value:g}, below {floor:g}")
-    return None
+def _scalar(value: object, field: str) -> Scalar:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise BadInput(f"{field}: found {shorten(reprlib.repr(value), 80)}; allowed: a single value")
 
 
-def _critical(name: str, value: float, rules: PriorityRules) -> _Say:
-    if value <= rules.critical_above:
-        return None
-    return "CRITICAL", RuleFired(rule="above_critical", reason=f"{name} is {value:g}, above {rules.critical_above:g}")
+@lru_cache(maxsize=1024)
+def _remembered(policy: Policy, changes: tuple[tuple[str, type, Scalar], ...]) -> Policy:
+    """A pipeline's changes, kept: thousands of pipelines share a few. The type is in the key since 1 equals True."""
+    return _changed(policy, [(key, value) for key, _, value in changes], "policy.")
 
 
-def _high(name: str, value: float, rules: PriorityRules) -> _Say:
-    limit = rules.high_from
-    if value < limit:
-        return None
-    # Inside the tolerance the reading itself does not count: 68, 72, 68, 72 must not flap.
-    if rules.tolerance and value <= limit + rules.tolerance:
-        reason = f"{name} is {value:g}, within {rules.tolerance:g} points above {limit:g}: one reading does not count"
-        return "NORMAL", RuleFired(rule="within_tolerance", reason=reason)
-    bound = f"above {limit + rules.tolerance:g}" if rules.tolerance else f"at least {limit:g}"
-    return "HIGH", RuleFired(rule="from_high", reason=f"{name} is {value:g}, {bound}")
+def _changed(policy: Policy, changes: Iterable[Change], prefix: str) -> Policy:
+    """The policy with changes, checked as a file would be; its name tells. Raises BadInput."""
+    data = policy.model_dump()
+    for key, value in changes:
+        *parents, last = key.split(".")
+        block = data
+        for parent in parents:
+            if not isinstance(block.get(parent), dict):
+                block[parent] = {}  # the rule was off: the changes must bring all it needs
+            block = block[parent]
+        block[last] = value
+    try:
+        changed = Policy.model_validate(data)
+    except ValidationError as error:
+        raise BadInput(prefix + describe(error, Policy, "").removeprefix(": ")) from None
+    if changed == policy:
+        return policy
+    # A name has at most 200 characters.
+    return changed.model_copy(update={"name": policy.name.removesuffix(_CHANGED)[:190] + _CHANGED})

@@ -1,26 +1,43 @@
 """Prompt variants are data: YAML files beside this module, checked on loading and rendered in a sandbox.
 
 A pipeline's words are data too. They enter a prompt only as JSON inside a fence, with `<` escaped, so that no
-value can close the fence or pass for an instruction of ours.
+value can close the fence, pass for an instruction of ours or spell a token of the model's own chat format.
+
+What requests share, so that an engine's prefix cache can answer it once:
+
+    all stages, all pipelines    the variant's `system`, which is plain text and no template
+    one stage, all pipelines     the stage's worked examples and its user text up to the facts
+
+A variant whose stages have a `system` each (`plain`) shares nothing between stages. The packaged variants put the
+label, which differs, after the facts and everything else before them.
 """
 
 from __future__ import annotations
 
-import json
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
+from itertools import islice, product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from jinja2 import StrictUndefined, TemplateError
+import orjson
+from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from agents.answers import AnswerForm, answer_model, answer_schema
 from agents.files import load_preset, preset_names
-from agents.schema import RECOMMENDATIONS, Label, Name, PipelineSpec, Stage, Strict
+from agents.policy import PRIORITIES, SEVERITIES, UNKNOWN
+from agents.schema import Label, Name, Recommendation, RuleFired, Stage, Strict
+from agents.spec import InfrastructureMetrics, PipelineSpec, Reading
 from console import BadInput, shorten
 
 PROMPTS_DIR = Path(__file__).parent / "prompts"
 DEFAULT_PROMPT = "grounded"
+
+Fact = str | float | int | bool
+Message = dict[str, str]
+Words = Annotated[str, Field(min_length=1)]
 
 
 class Sampling(Strict):
@@ -34,17 +51,35 @@ class Sampling(Strict):
     seed: int = 0
 
 
-class StagePrompt(Strict):
-    """System and user template of one stage; Jinja2 over `facts`, `label` and `stage`."""
+class Example(Strict):
+    """A worked example: it is asked with the stage's own template and answered as we would."""
 
-    system: str
-    user: str
+    pipeline: PipelineSpec
+    label: Label | None = None
+    answer: Recommendation
+
+
+class StagePrompt(Strict):
+    """One stage's texts: Jinja2 templates over these names.
+
+    facts     what is known, as JSON inside its fence
+    label     the stage's Label, None for ingestion
+    because   the reasons of the label's rules, in one line
+    rules     names of the rules that asked for the label's level, or, where it is UNKNOWN, for the worst level known
+    causes    names of the facts those rules are about
+    stage     the stage's name
+    """
+
+    system: Words | None = None
+    """This stage's own system template; None where the variant has one for all stages."""
+    examples: tuple[Example, ...] = Field((), strict=False)
+    user: Words
 
     @field_validator("system", "user")
     @classmethod
-    def _parses(cls, source: str) -> str:
+    def _parses(cls, source: str | None) -> str | None:
         try:
-            _templates().from_string(source)
+            _template(source or "")
         except TemplateError as error:
             raise ValueError(f"is not a Jinja2 template: {error}") from error
         return source
@@ -56,8 +91,19 @@ class PromptVariant(Strict):
     name: Name
     version: Annotated[int, Field(ge=1)]
     description: str
+    form: AnswerForm = Field(AnswerForm.STANDARD, strict=False)
+    """Which schema the answer has to fit."""
     sampling: Sampling = Sampling()
+    system: Words | None = None
+    """What every request begins with. The same for all, so it is plain text and no template."""
     stages: dict[Stage, StagePrompt]
+
+    @field_validator("system")
+    @classmethod
+    def _no_template(cls, text: str | None) -> str | None:
+        if text and any(mark in text for mark in ("{{", "{%", "{#")):
+            raise ValueError("is the same for all stages and pipelines and may hold no template ({{, {%, {#)")
+        return text
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -66,6 +112,25 @@ class PromptVariant(Strict):
         if found != set(Stage):
             raise ValueError(f"must have exactly the stages {', '.join(Stage)}")
         return {Stage(key): value for key, value in stages.items()} if isinstance(stages, dict) else stages
+
+    @model_validator(mode="after")
+    def _one_system(self) -> Self:
+        for stage, prompt in self.stages.items():
+            if (self.system is None) == (prompt.system is None):
+                raise ValueError(f"stages.{stage}: give system either here or once for all stages at the top")
+        return self
+
+    @model_validator(mode="after")
+    def _examples_fit(self) -> Self:
+        for stage, prompt in self.stages.items():
+            for number, example in enumerate(prompt.examples):
+                try:
+                    _written(self.form, stage, example.answer)
+                except ValidationError as error:
+                    first = error.errors(include_url=False)[0]
+                    field = ".".join(["answer", *map(str, first["loc"])])
+                    raise ValueError(f"stages.{stage}.examples.{number}.{field}: {first['msg']}") from None
+        return self
 
 
 def prompt_names() -> list[str]:
@@ -78,31 +143,104 @@ def load_prompt(name: str) -> PromptVariant:
     return load_preset("prompt", PROMPTS_DIR, name, PromptVariant)
 
 
-def facts_for(stage: Stage, spec: PipelineSpec) -> dict[str, str | float | int]:
-    """What this stage's agent is told about the pipeline: only what is known, under names that carry units."""
+# --- what is told ----------------------------------------------------------------------------------------
+
+
+def facts_for(stage: Stage, spec: PipelineSpec) -> dict[str, Fact]:
+    """What this stage's agent is told about the pipeline: only what is known, under names that carry units.
+
+    Earlier readings are told as the range they span, in words whose figures are facts like the others.
+    """
     part = {
         Stage.INGESTION: spec.source,
         Stage.QUALITY: spec.quality_metrics,
         Stage.INFRASTRUCTURE: spec.infrastructure_metrics,
     }[stage]
-    known: dict[str, Any] = part.model_dump(exclude_none=True)
+    known = part.model_dump(mode="json", exclude_none=True, exclude={"history"})
+    facts = {name: _plain(value) for name, value in known.items()}
+    if "kind" in facts:
+        facts["kind"] = str(facts["kind"]).replace("_", " ")
+    if stage is Stage.INFRASTRUCTURE:
+        facts |= _history(spec.infrastructure_metrics)
+    return facts
+
+
+def _plain(value: Fact) -> Fact:
+    """Whole numbers without a decimal point; beyond 2**53 a float has no exact digits to show."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def _history(metrics: InfrastructureMetrics) -> dict[str, Fact]:
+    """CPU and memory over the earlier readings: `61 to 88 over 24 h, 96 readings`."""
+    told: dict[str, Fact] = {}
+    for name in ("cpu_percent", "memory_percent"):
+        readings = [one for one in metrics.history if getattr(one, name) is not None]
+        if readings:
+            values = [getattr(one, name) for one in readings]
+            least, most = (f"{one:g}" for one in (min(values), max(values)))
+            told[f"{name}_history"] = (least if least == most else f"{least} to {most}") + _span(readings)
+    return told
+
+
+def _span(readings: list[Reading]) -> str:
+    if len(readings) == 1:
+        return " in 1 reading"
+    minutes = (readings[-1].at - readings[0].at).total_seconds() / 60
+    span = f"{minutes / 60:.0f} h" if minutes >= 90 else f"{minutes:.0f} min"
+    return f" over {span}, {len(readings)} readings"
+
+
+def _deciding(label: Label | None) -> list[RuleFired]:
+    """The rules behind a label's level, or, where it is UNKNOWN, behind the worst level known."""
+    return [rule for rule in label.rules if rule.level == label.worst_known] if label else []
+
+
+def _causes(rules: Iterable[RuleFired]) -> list[str]:
+    """What the rules are about, each fact once: a rule names it first, and then what it compared it with."""
+    return list(dict.fromkeys(name for rule in rules for name in islice(rule.facts, 1)))
+
+
+# --- rendering -------------------------------------------------------------------------------------------
+
+
+def render(variant: PromptVariant, stage: Stage, spec: PipelineSpec, label: Label | None) -> list[Message]:
+    """The messages for one stage of one pipeline. Raises BadInput when the template asks for what is not there."""
+    try:
+        return list(_messages(variant, stage, spec, label))
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise BadInput(f"prompt {shorten(variant.name, 80)}: stage {stage}: {shorten(str(error))}") from None
+
+
+def _messages(variant: PromptVariant, stage: Stage, spec: PipelineSpec, label: Label | None) -> Iterator[Message]:
+    prompt, values = variant.stages[stage], _values(stage, spec, label)
+    system = variant.system if prompt.system is None else _template(prompt.system).render(values)
+    yield {"role": "system", "content": (system or "").strip()}
+    ask = _template(prompt.user)
+    for example in prompt.examples:
+        asked = ask.render(_values(stage, example.pipeline, example.label))
+        yield {"role": "user", "content": asked.strip()}
+        yield {"role": "assistant", "content": _written(variant.form, stage, example.answer)}
+    yield {"role": "user", "content": ask.render(values).strip()}
+
+
+def _values(stage: Stage, spec: PipelineSpec, label: Label | None) -> dict[str, Any]:
+    """What a template may use; see StagePrompt."""
+    facts = orjson.dumps(facts_for(stage, spec), option=orjson.OPT_INDENT_2).decode().replace("<", "\\u003c")
+    deciding = _deciding(label)
     return {
-        key: int(value) if isinstance(value, float) and value.is_integer() else value for key, value in known.items()
+        "stage": stage.value,
+        "facts": f"<facts>\n{facts}\n</facts>",
+        "label": label,
+        "because": "; ".join(rule.reason for rule in label.rules) if label else "",
+        "rules": [rule.rule for rule in deciding],
+        "causes": _causes(deciding),
     }
 
 
-def render(variant: PromptVariant, stage: Stage, spec: PipelineSpec, label: Label | None) -> list[dict[str, str]]:
-    """The messages for one stage of one pipeline. Raises BadInput when the template asks for what is not there."""
-    facts = json.dumps(facts_for(stage, spec), ensure_ascii=False, indent=1).replace("<", "\\u003c")
-    values = {"stage": stage.value, "label": label, "facts": f"<facts>\n{facts}\n</facts>"}
-    source = variant.stages[stage]
-    try:
-        return [
-            {"role": role, "content": _templates().from_string(text).render(values).strip()}
-            for role, text in (("system", source.system), ("user", source.user))
-        ]
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise BadInput(f"prompt {variant.name}: stage {stage}: {shorten(str(error))}") from None
+@lru_cache(maxsize=512)
+def _written(form: AnswerForm, stage: Stage, answer: Recommendation) -> str:
+    """An answer as the model has to write it. Raises pydantic's ValidationError when it does not fit the form."""
+    return answer_model(form, stage).model_validate(answer.model_dump(exclude_none=True)).model_dump_json()
 
 
 def chat_body(
@@ -120,19 +258,106 @@ def chat_body(
             "type": "json_schema",
             "json_schema": {
                 "name": f"{stage}_recommendation",
-                "schema": answer_schema(stage),
+                "schema": answer_schema(variant.form, stage),
                 "strict": True,
             },
         },
     }
 
 
-@cache
-def answer_schema(stage: Stage) -> dict[str, Any]:
-    """The JSON schema that constrains a stage's answer."""
-    return RECOMMENDATIONS[stage].model_json_schema()
+@lru_cache(maxsize=512)
+def _template(source: str) -> Template:
+    """A compiled template: compiling costs a hundred times what rendering does."""
+    return _sandbox().from_string(source)
 
 
 @cache
-def _templates() -> SandboxedEnvironment:
+def _sandbox() -> SandboxedEnvironment:
     return SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+
+
+# --- checking before the first call ----------------------------------------------------------------------
+
+BARE = PipelineSpec.model_validate({"id": "bare", "source": {"type": "a source"}})
+"""A pipeline of which nothing is known but its source."""
+
+_READING = {
+    "cpu_percent": 78,
+    "memory_percent": 82,
+    "storage_used_gb": 450,
+    "query_latency_ms": 250,
+    "error_rate_percent": 0.5,
+    "load_per_core": 1.5,
+    "consumer_lag": 1200,
+}
+FULL = PipelineSpec.model_validate(
+    {
+        "id": "full",
+        "source": {
+            "type": "PostgreSQL",
+            "kind": "database",
+            "volume": "10 GB/day",
+            "frequency": "hourly",
+            "latency_need": "15 min",
+            "deletes_matter": True,
+            "log_access": False,
+            "rate_limit": "100 requests/min",
+            "partitions": 12,
+            "description": "An order database with a read replica.",
+        },
+        "quality_metrics": {
+            "completeness_percent": 87,
+            "consistency_percent": 92,
+            "validity_percent": 99.5,
+            "uniqueness_percent": 99.9,
+            "freshness": "2 h",
+            "freshness_sla": "1 h",
+            "column_criticality": "critical",
+            "issue_count": 15,
+        },
+        "infrastructure_metrics": {
+            **_READING,
+            "storage_total_gb": 1000,
+            "storage_growth_gb_per_day": 12,
+            "latency_slo_ms": 300,
+            "availability_slo_percent": 99.9,
+            "oom_kills": 1,
+            "replicas": 4,
+            "min_replicas": 2,
+            "history": [{**_READING, "at": f"2026-01-01T{hour:02}:00:00Z"} for hour in (0, 12)],
+        },
+        "policy": "standard",
+    }
+)
+"""A pipeline of which everything is known."""
+
+
+def check_renders(variant: PromptVariant) -> None:
+    """Render every stage on a bare and on a full pipeline, with each label it can get. Raises BadInput.
+
+    For runs of unknown length, so that a template's error is told before the first call. Not tried is what a template
+    does only for one rule's name or for some words of a pipeline.
+    """
+    for stage in Stage:
+        for spec, label in product((BARE, FULL), _possible_labels(stage)):
+            render(variant, stage, spec, label)
+
+
+_KINDS: dict[Stage, tuple[Literal["severity", "priority"], tuple[str, ...]]] = {
+    Stage.QUALITY: ("severity", SEVERITIES),
+    Stage.INFRASTRUCTURE: ("priority", PRIORITIES),
+}
+
+
+def _possible_labels(stage: Stage) -> Iterator[Label | None]:
+    """Every level and UNKNOWN, each without and with the facts that decided it; None where a stage has no label."""
+    if stage not in _KINDS:
+        yield None
+        return
+    kind, levels = _KINDS[stage]
+    for value, names in product((*levels, UNKNOWN), ((), facts_for(stage, FULL))):
+        at_least = levels[-1] if value == UNKNOWN and names else None
+        level = at_least or value
+        about = [{name: 0} for name in names] or [{}]
+        rules = tuple(RuleFired(rule="check", level=level, reason="checking", facts={**facts}) for facts in about)
+        yield Label(kind=kind, value=value, policy="check", rules=rules, at_least=at_least)

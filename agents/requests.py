@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from agents.policy import Policy, priority, severity
+from agents.policy import Policy, policy_for, priority, severity
 from agents.prompt import PromptVariant, chat_body
-from agents.schema import Label, PipelineSpec, Stage
+from agents.schema import Label, Stage
+from agents.spec import PipelineSpec
 
 
 @dataclass(frozen=True)
@@ -23,23 +24,32 @@ class StageRequest:
     """JSON body of POST /v1/chat/completions, without streaming options."""
 
 
-def label_for(stage: Stage, spec: PipelineSpec, policy: Policy) -> Label | None:
-    """Severity for quality, priority for infrastructure, none for ingestion."""
-    if stage is Stage.QUALITY:
-        return severity(spec.quality_metrics, policy)
-    if stage is Stage.INFRASTRUCTURE:
-        return priority(spec.infrastructure_metrics, policy)
-    return None
+Labels = dict[Stage, Label | None]
 
 
-def stage_request(stage: Stage, spec: PipelineSpec, variant: PromptVariant, policy: Policy, model: str) -> StageRequest:
-    """The request of one stage."""
-    label = label_for(stage, spec, policy)
-    return StageRequest(spec.id, stage, label, chat_body(variant, stage, spec, label, model))
+def labels_for(spec: PipelineSpec, policy: Policy) -> Labels:
+    """Severity for quality, priority for infrastructure, none for ingestion; by the pipeline's own policy if it has
+    one. Raises BadInput when that policy is not usable."""
+    own = policy_for(spec, policy)
+    return {
+        Stage.INGESTION: None,
+        Stage.QUALITY: severity(spec.quality_metrics, own),
+        Stage.INFRASTRUCTURE: priority(spec.infrastructure_metrics, own),
+    }
+
+
+def stage_request(stage: Stage, spec: PipelineSpec, variant: PromptVariant, labels: Labels, model: str) -> StageRequest:
+    """The request of one stage. Raises BadInput when the prompt cannot be rendered."""
+    return StageRequest(spec.id, stage, labels[stage], chat_body(variant, stage, spec, labels[stage], model))
 
 
 def requests_for(
     specs: Iterable[PipelineSpec], variant: PromptVariant, policy: Policy, model: str
 ) -> list[StageRequest]:
-    """Every stage of every pipeline, pipeline by pipeline."""
-    return [stage_request(stage, spec, variant, policy, model) for spec in specs for stage in Stage]
+    """Every stage of every pipeline, pipeline by pipeline. Raises BadInput."""
+    return [
+        stage_request(stage, spec, variant, labels, model)
+        for spec in specs
+        for labels in [labels_for(spec, policy)]
+        for stage in Stage
+    ]

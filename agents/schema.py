@@ -1,4 +1,4 @@
-"""The shared types: what a pipeline file may say, what an agent recommends, what a run reports.
+"""The shared types: what an agent recommends and what a run reports. What comes in is agents/spec.py.
 
 Everything here is a border: fields are checked strictly, unknown keys are refused, and what is absent stays
 absent (None), since a missing metric is neither zero nor a hundred.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Stage(StrEnum):
@@ -33,70 +33,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
-def _also(*names: str) -> AliasChoices:
-    return AliasChoices(*names)
-
-
-class Source(Strict):
-    """Where the data comes from."""
-
-    type: Name
-    """Kind of source, in the owner's words: ``REST API``, ``Kafka``, ``PostgreSQL``."""
-    volume: Name | None = None
-    """How much, with its unit: ``10GB/day``."""
-    frequency: Name | None = None
-    """How often or how fresh: ``daily``, ``real-time``."""
-    description: Text | None = None
-    """Anything else that decides the mode: log access, deletes that matter, rate limits."""
-
-
-class QualityMetrics(Strict):
-    """What data quality checks measured."""
-
-    completeness_percent: Percent | None = Field(None, validation_alias=_also("completeness_percent", "completeness"))
-    """Share of required values present, 0 to 100."""
-    consistency_percent: Percent | None = Field(None, validation_alias=_also("consistency_percent", "consistency"))
-    """Share of records that agree with each other and with their rules, 0 to 100."""
-    issue_count: Annotated[int, Field(ge=0)] | None = Field(
-        None, validation_alias=_also("issue_count", "issues", "issues_found")
-    )
-    """Open issues found by the checks."""
-
-
-class InfrastructureMetrics(Strict):
-    """One reading of the machines that run the pipeline."""
-
-    cpu_percent: Percent | None = Field(None, validation_alias=_also("cpu_percent", "cpu_usage", "cpu"))
-    memory_percent: Percent | None = Field(None, validation_alias=_also("memory_percent", "memory_usage", "memory"))
-    storage_used_gb: NonNegative | None = Field(None, validation_alias=_also("storage_used_gb", "storage_used"))
-    storage_total_gb: Annotated[float, Field(gt=0)] | None = Field(
-        None, validation_alias=_also("storage_total_gb", "storage_total")
-    )
-    query_latency_ms: NonNegative | None = Field(None, validation_alias=_also("query_latency_ms", "query_latency"))
-
-    @model_validator(mode="after")
-    def _used_fits_in_total(self) -> Self:
-        used, total = self.storage_used_gb, self.storage_total_gb
-        if used is not None and total is not None and used > total:
-            raise ValueError(f"storage_used_gb {used:g} is more than storage_total_gb {total:g}")
-        return self
-
-
-class PipelineSpec(Strict):
-    """One data pipeline, as its owner describes it."""
-
-    id: Name
-    source: Source
-    quality_metrics: QualityMetrics = QualityMetrics()
-    infrastructure_metrics: InfrastructureMetrics = InfrastructureMetrics()
-
-
-# --- what a model is asked for ---------------------------------------------------------------------------
-
-Sentence = Annotated[str, Field(min_length=1, max_length=160)]
-"""One sentence: the bound keeps a small model from running on until its tokens end mid-sentence."""
-Action = Annotated[str, Field(min_length=1, max_length=100)]
-"""One short step."""
+# --- what is recommended ---------------------------------------------------------------------------------
 
 
 class IngestionMode(StrEnum):
@@ -109,40 +46,32 @@ class IngestionMode(StrEnum):
     PUSH_RECEIVER = "push_receiver"
 
 
-class Recommendation(BaseModel):
-    """What every agent answers with: a summary and exactly two actions."""
+class Recommendation(Strict):
+    """What one agent advises, whatever form it was asked in (agents/answers.py)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    summary: Sentence
-    actions: Annotated[list[Action], Field(min_length=2, max_length=2)]
+    summary: str
+    actions: tuple[str, ...] = Field(strict=False)
+    """Two steps, the more important one first."""
+    mode: IngestionMode | None = Field(None, strict=False)
+    """Ingestion only."""
+    reasoning: str | None = None
+    """What the model wrote before it decided, where its prompt asks for that; no advice, and not judged as such."""
 
     @property
     def text(self) -> str:
-        """Everything the model wrote in its own words, one sentence a line: what the scorers read."""
+        """The advice in its own words, one sentence a line: what guardrails and scorers read."""
         return "\n".join([self.summary, *self.actions])
 
 
-class IngestionRecommendation(Recommendation):
-    """How to bring the data in."""
+class Violation(Strict):
+    """One rule that a recommendation breaks."""
 
-    mode: IngestionMode
-
-
-class QualityRecommendation(Recommendation):
-    """What the quality metrics mean and what to do first."""
-
-
-class InfrastructureRecommendation(Recommendation):
-    """What the infrastructure reading means and what to do first."""
-
-
-RECOMMENDATIONS: dict[Stage, type[Recommendation]] = {
-    Stage.INGESTION: IngestionRecommendation,
-    Stage.QUALITY: QualityRecommendation,
-    Stage.INFRASTRUCTURE: InfrastructureRecommendation,
-}
-"""The schema each stage's answer is constrained to."""
+    rule: str
+    """The rule's name, for counting."""
+    found: str
+    """The words or figures that break it."""
+    told: str
+    """What the model, or a person, is told about it."""
 
 
 # --- what a run reports ----------------------------------------------------------------------------------
@@ -152,7 +81,11 @@ class RuleFired(Strict):
     """One rule of a policy that had a say in a label."""
 
     rule: str
+    level: str
+    """The level it asks for by itself; UNKNOWN for what is missing."""
     reason: str
+    facts: dict[str, float | int | str] = {}
+    """The facts it went by, under the names of the pipeline file."""
 
 
 class Label(Strict):
@@ -162,23 +95,66 @@ class Label(Strict):
     value: str
     """LOW, MEDIUM, HIGH (severity); NORMAL, HIGH, CRITICAL (priority); UNKNOWN where a metric is missing."""
     policy: str
-    rules: tuple[RuleFired, ...]
+    rules: tuple[RuleFired, ...] = Field(strict=False)
+    at_least: str | None = None
+    """Where the value is UNKNOWN: the worst level that what is known asks for by itself, if any."""
+
+    @property
+    def worst_known(self) -> str:
+        """The value, or where that is UNKNOWN, the worst level known."""
+        return self.at_least or self.value
+
+
+class ErrorClass(StrEnum):
+    """Why a stage has no recommendation; each failure is counted under exactly one."""
+
+    UNREACHABLE = "unreachable"
+    """Refused, reset, broken off before the answer's head."""
+    TIMEOUT = "timeout"
+    RATE_LIMITED = "rate_limited"
+    """HTTP 429 to the last try."""
+    SERVER_ERROR = "server_error"
+    """HTTP 5xx to the last try."""
+    REFUSED = "refused"
+    """HTTP 4xx but 429: the request itself is not accepted, and is not tried again."""
+    BROKEN_ANSWER = "broken_answer"
+    """An answer that is cut off, not JSON, too large, or no chat completion."""
+    UNUSABLE_REPLY = "unusable_reply"
+    """A sound answer whose text is not the recommendation that was asked for."""
+    BAD_INPUT = "bad_input"
+    """The prompt cannot be rendered on this pipeline."""
+
+
+class Rejected(Strict):
+    """An answer that was not let through, kept for the evaluation."""
+
+    answer: str
+    """The model's words as they came."""
+    violations: tuple[Violation, ...] = Field(strict=False)
 
 
 class StageReport(Strict):
     """What one agent answered, or why it could not."""
 
-    stage: Stage
+    stage: Stage = Field(strict=False)
     status: Literal["completed", "failed"]
-    recommendation: SerializeAsAny[Recommendation] | None = None
-    """The stage's own kind of recommendation."""
+    source: Literal["model", "fallback"] = "model"
+    """fallback: the recommendation is the rules', not the model's."""
+    fallback_because: Literal["guardrails", "deadline"] | None = None
+    recommendation: Recommendation | None = None
+    violations: tuple[Violation, ...] = Field((), strict=False)
+    """What the recommendation given here breaks: only with guardrails set to warn."""
+    rejected: tuple[Rejected, ...] = Field((), strict=False)
+    """Answers that guardrails did not let through."""
     error: str | None = None
+    error_class: ErrorClass | None = Field(None, strict=False)
     answer: str | None = None
     """The model's words as they came, kept when they could not be used."""
     prompt_tokens: int | None = None
+    """Over all requests of this stage."""
     output_tokens: int | None = None
     latency_s: float | None = None
-    """Seconds from sending the request to the whole answer; None when none came."""
+    """Seconds from sending the first request to the last whole answer, repetitions included; None when none came."""
 
 
 class PipelineReport(Strict):
@@ -187,16 +163,21 @@ class PipelineReport(Strict):
     pipeline_id: str
     where: str | None = None
     """File and entry the pipeline came from."""
-    start_time: datetime
-    end_time: datetime
+    start_time: datetime = Field(strict=False)
+    end_time: datetime = Field(strict=False)
     status: Literal["completed", "partial", "failed", "invalid"]
-    """completed: all stages answered; partial: some; failed: none; invalid: the input was refused."""
+    """completed: all stages have a recommendation; partial: some; failed: none; invalid: the input was refused."""
     severity: Label | None = None
     priority: Label | None = None
-    stages: tuple[StageReport, ...] = ()
+    stages: tuple[StageReport, ...] = Field((), strict=False)
+    requires_approval: bool = False
+    approval_reasons: tuple[str, ...] = Field((), strict=False)
+    """Why a person has to decide before anything is done."""
+    trace_id: str | None = None
+    """The MLflow trace on which a person decides."""
     error: str | None = None
 
     @property
     def stages_completed(self) -> int:
-        """How many agents gave a usable recommendation."""
+        """How many stages have a recommendation, the model's or the rules'."""
         return sum(stage.status == "completed" for stage in self.stages)

@@ -8,9 +8,10 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 
 from agents.files import describe
-from agents.schema import IngestionMode, Name, PipelineSpec, Stage, Strict
+from agents.schema import IngestionMode, Name, Stage, Strict
+from agents.spec import PipelineSpec
 from console import BadInput, shorten
-from evals.lexicon import LEXICON_PATH, lexicon
+from agents.lexicon import LEXICON_PATH, lexicon
 
 
 class Case(Strict):

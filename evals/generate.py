@@ -10,7 +10,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agents.schema import InfrastructureMetrics, IngestionMode, PipelineSpec, QualityMetrics, Source, Stage
+from agents.schema import IngestionMode, Stage
+from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
 from evals.case import Case
 
 B, M, S, C, P = IngestionMode

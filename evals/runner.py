@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from openai import AsyncOpenAI
-
-from agents.agent import AGENTS, AgentError, Reply, make_client
+from agents.agent import AGENTS
+from agents.client import ChatClient, make_client
+from agents.guardrails import GuardrailMode
 from agents.prompt import PromptVariant
+from agents.reply import AgentError, Reply
 from agents.schema import Stage, Strict
 from console import CannotJudge
 from evals.case import Case
@@ -53,7 +54,7 @@ async def run(plan: Plan, endpoint: Endpoint, sink: TextIO, on_sample: Callable[
     random.Random(0).shuffle(order)  # noqa: S311 - reproducible, not secret
     samples: dict[int, Sample] = {}
 
-    async def one(index: int, client: AsyncOpenAI) -> None:
+    async def one(index: int, client: ChatClient) -> None:
         async with gate:
             sample = await _sample(plan, endpoint, client, *work[index])
         samples[index] = sample
@@ -61,15 +62,16 @@ async def run(plan: Plan, endpoint: Endpoint, sink: TextIO, on_sample: Callable[
         sink.flush()
         on_sample(sample)
 
-    async with make_client(endpoint, timeout_s=plan.suite.timeout_s) as client:
+    async with make_client(endpoint, timeout_s=plan.suite.timeout_s, concurrency=plan.suite.concurrency) as client:
         await asyncio.gather(*(one(index, client) for index in order))
     if len(samples) != len(work):
         raise CannotJudge(f"{len(work)} samples were asked, {len(samples)} came back")
     return [samples[index] for index in range(len(work))]
 
 
-async def _sample(plan: Plan, endpoint: Endpoint, client: AsyncOpenAI, variant: PromptVariant, case: Case) -> Sample:
-    agent = AGENTS[case.stage](client, endpoint.model, variant, plan.policy)
+async def _sample(plan: Plan, endpoint: Endpoint, client: ChatClient, variant: PromptVariant, case: Case) -> Sample:
+    # What is scored is the model's own answer: nothing is held back or replaced.
+    agent = AGENTS[case.stage](client, endpoint.model, variant, plan.policy, GuardrailMode.OFF)
     request = plan.request(variant, case, endpoint.model)
     reply: Reply | None
     error: str | None = None
@@ -88,7 +90,7 @@ async def _sample(plan: Plan, endpoint: Endpoint, client: AsyncOpenAI, variant: 
         messages=request.body["messages"],
         answer=reply.text if reply else None,
         error=error,
-        scores=score_all(Answered(case, request.label, reply.text)) if reply else {},
+        scores=score_all(Answered(case, request.label, reply.text, variant.form)) if reply else {},
         prompt_tokens=reply.prompt_tokens if reply else None,
         output_tokens=reply.output_tokens if reply else None,
         latency_s=reply.latency_s if reply else None,

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from agents.prompt import facts_for
-from agents.schema import RECOMMENDATIONS, IngestionRecommendation, Label, Recommendation, Stage, Strict
+from agents.answers import AnswerForm, read_answer
+from agents.figures import figures, given_figures, strange_figures
+from agents.guardrails import claims
+from agents.lexicon import mention, phrases
+from agents.schema import Label, Recommendation, Strict
 from console import shorten
 from evals.case import Case
-from evals.lexicon import mention, phrases
 
 
 class Score(Strict):
@@ -38,12 +40,14 @@ class Answered:
     """The label the policy gave, which the answer must not contradict."""
     raw: str
     """The model's words as they came."""
+    form: AnswerForm = AnswerForm.STANDARD
+    """The schema that was asked for."""
 
     @property
     def recommendation(self) -> Recommendation | None:
         """The answer as the stage's schema reads it; None when it does not fit."""
         try:
-            return RECOMMENDATIONS[self.case.stage].model_validate_json(self.raw)
+            return read_answer(self.raw, self.form, self.case.stage)
         except ValidationError:
             return None
 
@@ -59,7 +63,7 @@ Scorer = Callable[[Answered], Score]
 def schema_valid(answered: Answered) -> Score:
     """1 when the answer fits the stage's JSON schema: it is not cut off and nothing is missing or added."""
     try:
-        RECOMMENDATIONS[answered.case.stage].model_validate_json(answered.raw)
+        read_answer(answered.raw, answered.form, answered.case.stage)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
@@ -75,8 +79,7 @@ def facts_consistent(answered: Answered) -> Score:
     """
     if not _WORD.search(answered.text):
         return _nothing_said()
-    known = set(_known_figures(answered))
-    strange = [figure for figure in _figures(answered.text) if not _among(figure, known)]
+    strange = strange_figures(answered.text, set(_known_figures(answered)))
     if strange:
         shown = ", ".join(f"{figure:g}" for figure in strange[:5])
         return Score(value=0.0, saw=shown, explanation=f"not in the input and not derived from it: {shown}")
@@ -134,57 +137,18 @@ def _nothing_said() -> Score:
 
 def _mode(answered: Answered) -> str | None:
     parsed = answered.recommendation
-    return parsed.mode.value if isinstance(parsed, IngestionRecommendation) else None
-
-
-# A figure starts neither inside a word (S3, 2xx) nor inside another number.
-_FIGURE = re.compile(r"(?<![\w.,])\d+(?:,\d{3})*(?:\.\d+)?(?![\d]|xx)")
-
-
-def _figures(text: str) -> Iterator[float]:
-    for match in _FIGURE.finditer(text):
-        yield float(match.group().replace(",", ""))
+    return parsed.mode.value if parsed and parsed.mode else None
 
 
 def _known_figures(answered: Answered) -> Iterator[float]:
-    yield from (1.0, 2.0)
+    yield from given_figures(answered.case.stage, answered.case.spec, answered.label)
     for concept in answered.case.required:
         for phrase in phrases()[concept]:
-            yield from _figures(phrase)
-    facts = facts_for(answered.case.stage, answered.case.spec)
-    for value in facts.values():
-        yield from _figures(value) if isinstance(value, str) else (float(value),)
-    for name, value in facts.items():
-        if name.endswith("_percent"):
-            yield 100 - float(value)
-    used, total = facts.get("storage_used_gb"), facts.get("storage_total_gb")
-    if isinstance(used, int | float) and isinstance(total, int | float):
-        yield from (total - used, 100 * used / total, 100 - 100 * used / total)
-    if answered.label:
-        for rule in answered.label.rules:
-            yield from _figures(rule.reason)
-
-
-def _among(figure: float, known: set[float]) -> bool:
-    # A derived share may be told rounded to a whole number: 45.3 % as 45 %.
-    return any(abs(figure - one) <= (0.5 if one != int(one) else 1e-9) for one in known)
-
-
-_LEVELS = {Stage.QUALITY: "LOW|MEDIUM|HIGH|CRITICAL", Stage.INFRASTRUCTURE: "LOW|NORMAL|MEDIUM|HIGH|CRITICAL"}
+            yield from figures(phrase)
 
 
 def _other_label(answered: Answered) -> str | None:
     """A phrase such as "severity is HIGH" or "HIGH priority" that names another level than the rules gave."""
-    label = answered.label
-    if not label:
+    if not answered.label:
         return None
-    levels = _LEVELS[answered.case.stage]
-    claims = re.compile(
-        rf"\b{label.kind}\b(?:\s+(?:is|of|level|as|to|at))*[\s:=]+({levels})\b|\b({levels})[\s-]+{label.kind}\b",
-        re.IGNORECASE,
-    )
-    for match in claims.finditer(answered.text):
-        level = (match.group(1) or match.group(2)).upper()
-        if level != label.value:
-            return match.group()
-    return None
+    return next((claim.words for claim in claims(answered.label, answered.text)), None)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from agents.files import load_yaml_model
 from agents.policy import DEFAULT_POLICY, Policy, load_policy
 from agents.prompt import PromptVariant, load_prompt
-from agents.requests import StageRequest, stage_request
+from agents.requests import StageRequest, labels_for, stage_request
 from agents.schema import Name, Strict
 from console import BadInput
 from evals.case import Case, load_cases
@@ -60,7 +60,7 @@ class Plan(Strict):
 
     def request(self, variant: PromptVariant, case: Case, model: str) -> StageRequest:
         """What is sent for one case under one variant."""
-        return stage_request(case.stage, case.spec, variant, self.policy, model)
+        return stage_request(case.stage, case.spec, variant, labels_for(case.spec, self.policy), model)
 
 
 def load_plan(path: Path) -> Plan:

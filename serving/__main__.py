@@ -161,15 +161,28 @@ def sim(
     itl_ms: Annotated[float, typer.Option(help="Time between tokens.")] = 10.0,
     output_tokens: Annotated[int, typer.Option(help="Tokens in each answer.")] = 64,
     seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
-    fault: Annotated[Fault, typer.Option(help="Fail every request in this way.")] = Fault.NONE,
+    fault: Annotated[Fault, typer.Option(help="Fail requests in this way.")] = Fault.NONE,
+    fault_rate: Annotated[float, typer.Option(help="Share of requests that fail, 0 to 1, chosen by seed.")] = 1.0,
+    fault_first: Annotated[int | None, typer.Option(help="Only the first so many can fail.")] = None,
+    retry_after_s: Annotated[int, typer.Option(help="What Retry-After says with --fault http-429.")] = 0,
     port: Port = 8000,
     host: Host = "127.0.0.1",
 ) -> None:
     """Run the simulator: exact, stamped timing and made-up answers, for tests, calibration and failure drills.
 
     Example: python -m serving sim --ttft-ms 50 --itl-ms 10 --port 8100
+    A storm that ends: python -m serving sim --fault http-429 --fault-first 20 --retry-after-s 1
     """
-    settings = SimulatorSettings(ttft_ms=ttft_ms, itl_ms=itl_ms, output_tokens=output_tokens, seed=seed, fault=fault)
+    settings = SimulatorSettings(
+        ttft_ms=ttft_ms,
+        itl_ms=itl_ms,
+        output_tokens=output_tokens,
+        seed=seed,
+        fault=fault,
+        fault_rate=fault_rate,
+        fault_first=fault_first,
+        retry_after_s=retry_after_s,
+    )
     serve(
         settings,
         host,

@@ -10,7 +10,8 @@ was due and when it left (`plumbline.due_ns` and `sent_ns`, in `time.perf_counte
 processes of a machine share). The event loop counts in milliseconds: up to about one late is usual.
 
 Covered: chat completions, streamed in vLLM's order of chunks or whole; JSON answers for a JSON schema; token
-limits; usage; errors in OpenAI's form. Not covered: queueing and batching (any number of requests run side by
+limits; usage; errors in OpenAI's form; counts of requests, so that a test sees what a client left behind (GET
+/plumbline/requests). Not covered: queueing and batching (any number of requests run side by
 side at the same speed), tokenization (an output token is a piece of the answer, a prompt token a word between
 spaces), sampling parameters, tools and several choices.
 """
@@ -25,27 +26,22 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import uvloop
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from console import BadInput, shorten
+from console import BadInput
 from serving.endpoint import SIMULATOR_OWNER
+from serving.faults import STATUS_OF, faulty_text, is_hit
+from serving.faults import Fault as Fault  # part of the settings, and so given on from here
 from serving.schema_answers import WORDS, UnsupportedSchema, answer_for, compact_json
-
-JSON_OBJECT_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"answer": {"type": "string", "minLength": 1}},
-    "required": ["answer"],
-}
-"""What `response_format: json_object`, which names no schema, is answered by."""
+from serving.simulator_request import ChatRequest, Refusal, read_request
 
 _LARGEST_REQUEST = 16 * 2**20
 _BACKLOG = 2048
@@ -53,18 +49,6 @@ _BACKLOG = 2048
 
 _FAREWELL_S = 0.2
 """Seconds that answers under way get to end in, when the simulator stops."""
-
-
-class Fault(StrEnum):
-    """What goes wrong with every chat completion."""
-
-    NONE = "none"
-    HTTP_500 = "http-500"
-    """Status 500 and an error in OpenAI's form, at once."""
-    HALF_BODY = "half-body"
-    """A whole answer is half its body, of matching Content-Length; a stream breaks off inside an event."""
-    HALF_ANSWER = "half-answer"
-    """Sound HTTP around the first half of the answer's text, said to have ended by itself."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +63,12 @@ class SimulatorSettings:
     seed: int = 0
     model: str = "plumbline-simulator"
     fault: Fault = Fault.NONE
+    fault_rate: float = 1.0
+    """The share of chat completions that the fault hits, 0 to 1, chosen by seed and number of arrival."""
+    fault_first: int | None = None
+    """Only so many chat completions can be hit, the first to arrive: a storm that ends. None: it never does."""
+    retry_after_s: int = 0
+    """What Retry-After says with http-429."""
 
     def __post_init__(self) -> None:
         for option, value_ms in (("--ttft-ms", self.ttft_ms), ("--itl-ms", self.itl_ms)):
@@ -88,18 +78,76 @@ class SimulatorSettings:
             raise BadInput(f"--output-tokens: found {self.output_tokens}; allowed is 1 or more")
         if not self.model.strip():
             raise BadInput(f"--model: found {self.model!r}; allowed is any name that is not blank")
+        self._check_faults()
+
+    def _check_faults(self) -> None:
+        if not 0 <= self.fault_rate <= 1:
+            raise BadInput(f"--fault-rate: found {self.fault_rate:g}; allowed is 0 to 1")
+        if self.fault_first is not None and self.fault_first < 0:
+            raise BadInput(f"--fault-first: found {self.fault_first}; allowed is 0 or more")
+        if self.retry_after_s < 0:
+            raise BadInput(f"--retry-after-s: found {self.retry_after_s}; allowed is 0 or more")
+        if self.fault is Fault.NONE and (self.fault_rate != 1 or self.fault_first is not None):
+            raise BadInput("--fault-rate, --fault-first: say which requests fail; say how with --fault")
+
+    def fault_of(self, number: int) -> Fault:
+        """What goes wrong with the chat completion that arrived as number so and so, counted from 0."""
+        return self.fault if is_hit(number, self.seed, self.fault_rate, self.fault_first) else Fault.NONE
+
+
+@dataclass
+class RequestCounts:
+    """Chat completions so far: received == in_flight + answered + cancelled + faulted at every moment."""
+
+    received: int = 0
+    in_flight: int = 0
+    """Under way now."""
+    answered: int = 0
+    """Answered as they should be: refused for a good reason counts too."""
+    cancelled: int = 0
+    """The client left before the answer."""
+    faulted: int = 0
+    """Hit by the fault, however they ended."""
+    most_in_flight: int = 0
+    """The most under way at one moment."""
+
+    def arrive(self) -> int:
+        """Count a request in; its number, from 0."""
+        self.received += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        return self.received - 1
+
+    @contextmanager
+    def until_done(self, fault: Fault) -> Iterator[None]:
+        """Count a request out when the block ends; one that ends by an exception was left by its client."""
+        answered = False
+        try:
+            yield
+            answered = True
+        finally:
+            self.in_flight -= 1
+            if fault is not Fault.NONE:
+                self.faulted += 1
+            elif answered:
+                self.answered += 1
+            else:
+                self.cancelled += 1
 
 
 SETTINGS = web.AppKey("settings", SimulatorSettings)
+COUNTS = web.AppKey("counts", RequestCounts)
 
 
 def make_app(settings: SimulatorSettings) -> web.Application:
     """The simulator as an aiohttp application."""
     app = web.Application(client_max_size=_LARGEST_REQUEST)
     app[SETTINGS] = settings
+    app[COUNTS] = RequestCounts()
     app.router.add_post("/v1/chat/completions", _chat_completions)
     app.router.add_get("/v1/models", _models)
     app.router.add_get("/health", _health)
+    app.router.add_get("/plumbline/requests", _requests)
     return app
 
 
@@ -145,91 +193,6 @@ async def _serve_until_stopped(
         await runner.cleanup()
 
 
-# --- what is asked ---------------------------------------------------------------------------------------
-
-
-class _Asked(BaseModel):
-    """The parts of OpenAI's request that change an answer here; the others are let through unread."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class _JsonSchema(_Asked):
-    definition: dict[str, Any] = Field(alias="schema")
-
-
-class _Format(_Asked):
-    type: Literal["text", "json_object"]
-
-
-class _SchemaFormat(_Asked):
-    type: Literal["json_schema"]
-    json_schema: _JsonSchema
-
-
-class _StreamOptions(_Asked):
-    include_usage: bool = False
-
-
-class _ChatRequest(_Asked):
-    model: str
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    stream: bool | None = False
-    stream_options: _StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    seed: int | None = None
-    n: Literal[1] | None = 1
-    response_format: _Format | _SchemaFormat | None = Field(None, discriminator="type")
-
-    @property
-    def limit(self) -> int | None:
-        """The most output tokens allowed; the newer of OpenAI's two names comes first."""
-        return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def answer_schema(self) -> dict[str, Any] | None:
-        """The schema to answer by; None for plain words."""
-        if isinstance(self.response_format, _SchemaFormat):
-            return self.response_format.json_schema.definition
-        wants_object = self.response_format is not None and self.response_format.type == "json_object"
-        return JSON_OBJECT_SCHEMA if wants_object else None
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Words between spaces in all messages, in place of real tokens."""
-        return sum(len(text.split()) for message in self.messages for text in _texts(message.get("content")))
-
-
-def _texts(content: object) -> Iterable[str]:
-    """The texts of a message: one string, or a list of parts of which some are text."""
-    if isinstance(content, str):
-        return [content]
-    parts = content if isinstance(content, list) else []
-    return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
-
-
-class _Refusal(Exception):
-    """What is wrong with a request, to be told in OpenAI's form."""
-
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
-
-
-def _read(body: bytes, settings: SimulatorSettings) -> _ChatRequest:
-    try:
-        asked = _ChatRequest.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        param = ".".join(map(str, first["loc"])) or None
-        raise _Refusal(400, f"{param or 'body'}: {shorten(first['msg'])}", param) from None
-    if asked.model != settings.model:
-        message = f"The model {shorten(asked.model)!r} does not exist; served here is {settings.model!r}."
-        raise _Refusal(404, message, "model", "model_not_found")
-    return asked
-
-
 # --- what is answered ------------------------------------------------------------------------------------
 
 
@@ -265,15 +228,14 @@ class _Reply:
         }
 
 
-def _reply(asked: _ChatRequest, settings: SimulatorSettings) -> _Reply:
+def _reply(asked: ChatRequest, settings: SimulatorSettings, fault: Fault) -> _Reply:
     try:
         # The key keeps the order of a schema's properties: a constrained model writes them in that order.
         key = json.dumps([asked.messages, asked.answer_schema, asked.seed])
-        text = _answer_text(key, settings.seed, settings.output_tokens)
+        right = _answer_text(key, settings.seed, settings.output_tokens)
+        text = faulty_text(fault, right, asked.answer_schema)
     except UnsupportedSchema as error:
-        raise _Refusal(400, f"response_format.json_schema.schema: {error}", "response_format") from None
-    if settings.fault is Fault.HALF_ANSWER:
-        text = text[: max(1, len(text) // 2)]
+        raise Refusal(400, f"response_format.json_schema.schema: {error}", "response_format") from None
     pieces = _split(text, settings.output_tokens)
     kept = pieces[: asked.limit]
     return _Reply(
@@ -339,17 +301,29 @@ class _Clock:
 
 async def _chat_completions(request: web.Request) -> web.StreamResponse:
     arrived_ns = time.perf_counter_ns()
+    counts = request.app[COUNTS]
+    fault = request.app[SETTINGS].fault_of(counts.arrive())
+    with counts.until_done(fault):
+        return await _answer(request, fault, arrived_ns)
+
+
+async def _answer(request: web.Request, fault: Fault, arrived_ns: int) -> web.StreamResponse:
     settings = request.app[SETTINGS]
     body = await request.read()
-    if settings.fault is Fault.HTTP_500:
-        return _error(_Refusal(500, "the simulator was told to fail (--fault http-500)"))
+    if fault in STATUS_OF:
+        return _told_to_fail(fault, settings)
+    if fault is Fault.DISCONNECT:
+        _hang_up(request)
+        return web.Response()
+    if fault is Fault.NO_ANSWER:
+        await asyncio.Event().wait()  # the client's leaving cancels this
     try:
-        asked = _read(body, settings)
-        reply = _reply(asked, settings)
-    except _Refusal as refusal:
+        asked = read_request(body, settings.model)
+        reply = _reply(asked, settings, fault)
+    except Refusal as refusal:
         return _error(refusal)
     clock = _Clock(arrived_ns, round(settings.ttft_ms * 1e6), round(settings.itl_ms * 1e6))
-    half = settings.fault is Fault.HALF_BODY
+    half = fault is Fault.HALF_BODY
     return await (_stream(request, asked, reply, clock, half) if asked.stream else _whole(reply, clock, half))
 
 
@@ -367,19 +341,19 @@ async def _whole(reply: _Reply, clock: _Clock, half: bool) -> web.Response:
 
 
 async def _stream(
-    request: web.Request, asked: _ChatRequest, reply: _Reply, clock: _Clock, half: bool
+    request: web.Request, asked: ChatRequest, reply: _Reply, clock: _Clock, half: bool
 ) -> web.StreamResponse:
     """The answer as server-sent events, each token's at its deadline."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     await response.prepare(request)
-    with_usage = asked.stream_options is not None and asked.stream_options.include_usage
     for token in range(len(reply.pieces)):
         # Written out before the deadline, so that only the stamp is left to do after it.
-        chunks = [json.dumps(chunk) for chunk in _chunks(reply, token, with_usage)]
+        chunks = [json.dumps(chunk) for chunk in _chunks(reply, token, asked.with_usage)]
         stamp = await clock.stamp_at(token)
         events = [b"data: " + _stamped(chunk, stamp) + b"\n\n" for chunk in chunks]
         if half and token == len(reply.pieces) // 2:
             await _break_off(request, response, events)
+            return response
         await response.write(b"".join(events))
     await response.write(b"data: [DONE]\n\n")
     return response
@@ -408,15 +382,25 @@ def _stamped(json_object: str, stamp: str) -> bytes:
 
 
 async def _break_off(request: web.Request, response: web.StreamResponse, events: list[bytes]) -> None:
-    """Send up to the middle of the last event, then close the connection under the answer."""
+    """Send up to the middle of the last event, then hang up."""
     await response.write(b"".join(events[:-1]) + events[-1][: len(events[-1]) // 2])
+    _hang_up(request)
+
+
+def _hang_up(request: web.Request) -> None:
+    """Close the connection: what is written from now on goes nowhere, and aiohttp says nothing about it."""
     if request.transport is not None:
         request.transport.close()
-    # aiohttp takes this for the client's going away: no proper end of the body, and nothing in the log.
-    raise ConnectionResetError("broken off on purpose")
 
 
-def _error(refusal: _Refusal) -> web.Response:
+def _told_to_fail(fault: Fault, settings: SimulatorSettings) -> web.Response:
+    response = _error(Refusal(STATUS_OF[fault], f"the simulator was told to fail (--fault {fault})"))
+    if fault is Fault.HTTP_429:
+        response.headers["Retry-After"] = str(settings.retry_after_s)
+    return response
+
+
+def _error(refusal: Refusal) -> web.Response:
     kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
     error = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code}
     return web.json_response({"error": error}, status=refusal.status)
@@ -434,3 +418,7 @@ async def _models(request: web.Request) -> web.Response:
 
 async def _health(_request: web.Request) -> web.Response:
     return web.Response()
+
+
+async def _requests(request: web.Request) -> web.Response:
+    return web.json_response({"simulated": True, **asdict(request.app[COUNTS])})

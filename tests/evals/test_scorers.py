@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from agents.policy import load_policy
 from agents.requests import label_for
-from agents.schema import IngestionMode, PipelineSpec, Stage
+from agents.schema import IngestionMode, Stage
+from agents.spec import PipelineSpec
 from evals.case import Case
 from evals.generate import ROWS, generate
-from evals.lexicon import phrases
+from agents.lexicon import phrases
 from evals.scorers import (
     SCORERS,
     Answered,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agents.policy import policy_names
+from agents.prompt import prompt_names
 from console import BadInput
 from evals.case import dump_cases
 from evals.generate import generate
@@ -19,6 +21,7 @@ prompts: [plain, grounded]
 cases: {count: 4, seed: 3}
 """
 
+PROMPTS, POLICIES = ", ".join(prompt_names()), ", ".join(policy_names())
 OR_FILE = "or a path ending in .yaml"
 NONE_GIVEN = "list should have at least 1 item after validation, not 0"
 TOO_LOW = "input should be greater than or equal to 1"
@@ -68,14 +71,14 @@ def test_a_case_file_is_found_beside_the_suite(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("plain, grounded", "plain, fancy", f"prompt 'fancy' is not known; known: grounded, plain, {OR_FILE}"),
+        ("plain, grounded", "plain, fancy", f"prompt 'fancy' is not known; known: {PROMPTS}, {OR_FILE}"),
         ("plain, grounded", "plain, plain", "suite.yaml:1: prompts: a prompt stands twice"),
         ("plain, grounded", "", f"suite.yaml:2: prompts: found []; {NONE_GIVEN}"),
         ("count: 4, seed: 3", "count: 4, file: a.jsonl", "suite.yaml:3: cases: give either count (and seed) or file"),
         ("count: 4, seed: 3", "seed: 3", "suite.yaml:3: cases: give either count (and seed) or file"),
         ("count: 4", "count: 0", f"suite.yaml:3: cases.count: found 0; {TOO_LOW}"),
         ("count: 4, seed: 3", "file: gone.jsonl", "gone.jsonl: cannot be read (No such file or directory)"),
-        ("name: small", "name: small\npolicy: harsh", f"policy 'harsh' is not known; known: seed, standard, {OR_FILE}"),
+        ("name: small", "name: small\npolicy: harsh", f"policy 'harsh' is not known; known: {POLICIES}, {OR_FILE}"),
         ("name: small", "name: small\nmodel: big", f"suite.yaml:2: unknown key 'model'; allowed: {KEYS}"),
         ("name: small", "name: small\nconcurrency: 0", f"suite.yaml:2: concurrency: found 0; {TOO_LOW}"),
         ("cases: {count: 4, seed: 3}", "", "suite.yaml:1: cases: is missing"),

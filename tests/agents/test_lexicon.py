@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.lexicon import lexicon, mention, phrases
+from agents.lexicon import lexicon, mention, phrases
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""A run over pipelines of any number: client, orchestrator, traces and counts, each report handed on as it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from agents.approvals import EXPERIMENT, TraceMode, trace_of, wants_trace
+from agents.client import ClientKind, make_client
+from agents.files import Entry, ReadPipeline
+from agents.guardrails import GuardrailMode
+from agents.orchestrator import AgenticDataOrchestrator
+from agents.policy import Policy
+from agents.prompt import PromptVariant
+from agents.requests import stage_request
+from agents.schema import PipelineReport, Stage
+from agents.tally import Tally
+from console import PlumblineError
+from serving.endpoint import Endpoint
+from tracking.runs import digest
+from tracking.traces import TraceLog
+
+SMALL_RUN = 20
+"""Up to so many pipelines each one is shown, and each is a trace."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How the pipelines of a run are treated: what its rows stand under."""
+
+    endpoint: Endpoint
+    variant: PromptVariant
+    policy: Policy
+    guardrails: GuardrailMode = GuardrailMode.ENFORCE
+    deadline_ms: float | None = None
+    timeout_s: float = 120.0
+    max_retries: int = 2
+    concurrency: int = 16
+    """Pipelines at a time; each asks for three answers."""
+    client: ClientKind = "lean"
+    trace: TraceMode = TraceMode.AUTO
+
+    def condition(self) -> dict[str, object]:
+        """What every output stands under; `simulated` tells that no model wrote the answers."""
+        return {
+            "endpoint": self.endpoint.base_url,
+            "model": self.endpoint.model,
+            "simulated": self.endpoint.simulated,
+            "prompt": f"{self.variant.name} v{self.variant.version}",
+            "prompt_digest": digest(self.variant.model_dump_json()),
+            "policy": self.policy.name,
+            "policy_digest": digest(self.policy.model_dump_json()),
+            "guardrails": self.guardrails.value,
+            "deadline_ms": self.deadline_ms,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    tally: Tally
+    trace_problem: str | None
+    """Why traces that were wanted are missing."""
+
+
+async def ask_all(
+    setup: Setup, entries: Iterable[Entry], on_ended: Callable[[Entry, PipelineReport], None], *, small: bool
+) -> Outcome:
+    """Every entry gets its report, which on_ended is given as soon as it is ready and traced.
+
+    small: a run whose every pipeline is worth a trace under TraceMode.AUTO.
+    """
+    tally, traces = Tally(), _Traces(setup, small=small)
+
+    async def ended(entry: Entry, report: PipelineReport) -> None:
+        report = await traces.traced(entry, report)
+        tally.add(report)
+        on_ended(entry, report)
+
+    client = make_client(
+        setup.endpoint,
+        setup.client,
+        timeout_s=setup.timeout_s,
+        max_retries=setup.max_retries,
+        concurrency=setup.concurrency * len(Stage),
+    )
+    try:
+        async with client:
+            orchestrator = AgenticDataOrchestrator(
+                client,
+                setup.endpoint.model,
+                setup.variant,
+                setup.policy,
+                guardrails=setup.guardrails,
+                deadline_s=None if setup.deadline_ms is None else setup.deadline_ms / 1000,
+            )
+            await orchestrator.process_each(entries, ended, concurrency=setup.concurrency)
+    finally:
+        traces.close()
+    return Outcome(tally, traces.problem)
+
+
+class _Traces:
+    """Writes the traces that are wanted, one at a time beside the event loop: each costs the store some 30 ms."""
+
+    def __init__(self, setup: Setup, *, small: bool) -> None:
+        self.setup = setup
+        self.small = small
+        self.problem: str | None = None
+        self._log: TraceLog | None = None
+        self._thread = ThreadPoolExecutor(1, "traces")
+
+    async def traced(self, entry: Entry, report: PipelineReport) -> PipelineReport:
+        """The report with its trace's id, if it is to have one."""
+        if self.problem or not wants_trace(report, self.setup.trace, batch=not self.small):
+            return report
+        loop = asyncio.get_running_loop()
+        try:
+            trace_id = await loop.run_in_executor(self._thread, self._write, entry, report)
+        except PlumblineError as error:
+            # The answers were paid for: the run goes on, and tells at its end what its traces lack.
+            self.problem = str(error)
+            return report
+        return report.model_copy(update={"trace_id": trace_id})
+
+    def _write(self, entry: Entry, report: PipelineReport) -> str:
+        if self._log is None:
+            self._log = TraceLog(EXPERIMENT)
+        spec = entry.spec if isinstance(entry, ReadPipeline) else None
+        messages = self._messages(entry, report)
+        return self._log.write(trace_of(report, spec, messages, self.setup.condition()))
+
+    def _messages(self, entry: Entry, report: PipelineReport) -> Mapping[Stage, list[dict[str, Any]]]:
+        """What was asked, rendered once more: keeping every prompt until its report is ready would cost memory."""
+        if not isinstance(entry, ReadPipeline) or not report.stages:
+            return {}
+        labels = {Stage.INGESTION: None, Stage.QUALITY: report.severity, Stage.INFRASTRUCTURE: report.priority}
+        variant, model = self.setup.variant, self.setup.endpoint.model
+        return {stage: stage_request(stage, entry.spec, variant, labels, model).body["messages"] for stage in Stage}
+
+    def close(self) -> None:
+        """Wait for the trace under way."""
+        self._thread.shutdown()

@@ -1,0 +1,140 @@
+"""Figures in a text, and which of them follow from what an agent was told.
+
+Two circles. `given_figures` is what stands in the facts or follows from them directly: scorers go by it.
+`settled_figures` adds what a careful reader accepts as well (the same amount in other units, a ratio of two facts,
+an HTTP status): guardrails go by it, since a guardrail that refuses good advice is worse than none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+
+from agents.prompt import facts_for
+from agents.schema import Label, Stage
+from agents.spec import InfrastructureMetrics, PipelineSpec
+from agents.units import rate, seconds
+
+# A figure starts neither inside a word (S3, 2xx) nor inside another number.
+_FIGURE = re.compile(r"(?<![\w.,])\d+(?:,\d{3})*(?:\.\d+)?(?![\d]|xx)")
+
+# Numbers that are part of a name or a setting of the advice itself, and claim nothing about the facts.
+_NAMED = re.compile(
+    r"\b(?:sha|utf|iso|rfc|tls|oauth|http|status|code|qos|spark|flink|airflow|python|step)\b[\s/#:-]*(?:code\s+)?\d[\d.]*\b"
+    r"|(?<![\d.,])(?:[1-9]|10)\s+(?:times|attempts|retries|tries)\b",
+    re.IGNORECASE,
+)
+
+_STATUS_CODES = (200.0, 202.0, 204.0, 408.0, 429.0, 500.0, 502.0, 503.0, 504.0)
+_ENDS_OF_A_SCALE = (0.0, 100.0)
+
+CPU_TARGET_PERCENT = 60.0
+"""Where replicas settle when a recommendation scales out to a CPU target (row 25 of docs/oracle.md, our own figure)."""
+
+_LENGTHS_S = (0.001, 1.0, 60.0, 3600.0, 86400.0)
+_BYTES = tuple(1024.0**power for power in range(1, 5))
+
+
+def figures(text: str) -> Iterator[float]:
+    """Every number in a text, thousands separators read: ``1,000 GB`` is 1000."""
+    for match in _FIGURE.finditer(text):
+        yield float(match.group().replace(",", ""))
+
+
+def strange_figures(text: str, known: set[float]) -> list[float]:
+    """The figures in a text that are not among the known ones, in their order."""
+    return [figure for figure in figures(text) if not _among(figure, known)]
+
+
+def invented_figures(text: str, stage: Stage, spec: PipelineSpec, label: Label | None) -> list[float]:
+    """The figures in a text that nobody gave and that settle nothing by themselves.
+
+    Free besides `settled_figures`: numbers in names (SHA-256, QoS 1, HTTP 429) and up to ten tries, which is a
+    setting and no claim. Any other count that was not given, three nodes say, is invented.
+    """
+    return strange_figures(_NAMED.sub(" ", text), {*settled_figures(stage, spec, label)})
+
+
+def given_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> Iterator[float]:
+    """The facts' figures and what follows from them: the rest to 100 of a percentage, used over total storage in
+    percent, total minus used, and the figures in the label's reasons. 1 and 2 are free: there are two actions."""
+    yield from (1.0, 2.0)
+    facts = facts_for(stage, spec)
+    for value in facts.values():
+        yield from figures(value) if isinstance(value, str) else (float(value),)
+    for name, value in facts.items():
+        if name.endswith("_percent"):
+            yield 100 - float(value)
+    used, total = facts.get("storage_used_gb"), facts.get("storage_total_gb")
+    if isinstance(used, int | float) and isinstance(total, int | float):
+        yield from (total - used, 100 * used / total, 100 - 100 * used / total)
+    if label:
+        for rule in label.rules:
+            yield from figures(rule.reason)
+
+
+def settled_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> Iterator[float]:
+    """`given_figures`, what the rules went by, other units, ratios of two facts, status codes, 0 and 100."""
+    yield from given_figures(stage, spec, label)
+    yield from (*_ENDS_OF_A_SCALE, *_STATUS_CODES)
+    for rule in label.rules if label else ():
+        for value in rule.facts.values():
+            yield from figures(value) if isinstance(value, str) else (float(value),)
+    if stage is Stage.INGESTION:
+        yield from _in_other_lengths([spec.source.latency_need])
+        yield from _in_other_rates([spec.source.volume, spec.source.rate_limit])
+    elif stage is Stage.QUALITY:
+        age, promised = spec.quality_metrics.freshness, spec.quality_metrics.freshness_sla
+        yield from _in_other_lengths([age, promised])
+        if age and promised:
+            yield from _ratio(seconds(age), seconds(promised))
+    else:
+        yield from _of_machines(spec.infrastructure_metrics)
+
+
+def _of_machines(metrics: InfrastructureMetrics) -> Iterator[float]:
+    """Days and hours until the storage is full, latency over its SLO, error budget spent, replicas to scale to."""
+    used, total, growth = metrics.storage_used_gb, metrics.storage_total_gb, metrics.storage_growth_gb_per_day
+    if used is not None and total is not None and growth is not None and growth > 0:
+        yield from ((total - used) / growth, 24 * (total - used) / growth)
+    if metrics.query_latency_ms is not None and metrics.latency_slo_ms is not None:
+        yield from _ratio(metrics.query_latency_ms, metrics.latency_slo_ms)
+    if metrics.error_rate_percent is not None and metrics.availability_slo_percent is not None:
+        yield from _ratio(metrics.error_rate_percent, 100 - metrics.availability_slo_percent)
+    if metrics.replicas is not None:
+        yield from (metrics.replicas - 1.0, metrics.replicas + 1.0)
+        if metrics.cpu_percent is not None:
+            yield float(math.ceil(metrics.replicas * metrics.cpu_percent / CPU_TARGET_PERCENT))
+
+
+def _ratio(value: float, limit: float) -> tuple[float, ...]:
+    # A promise of zero (freshness 0 s) has no multiple.
+    return (value / limit, abs(value - limit)) if limit else ()
+
+
+def _in_other_lengths(durations: Iterable[str | None]) -> Iterator[float]:
+    for told in durations:
+        if told is not None:
+            yield from _at_least_one(seconds(told) / length for length in _LENGTHS_S)
+
+
+def _in_other_rates(rates: Iterable[str | None]) -> Iterator[float]:
+    for told in rates:
+        if told is None:
+            continue
+        found = rate(told)
+        for length in _LENGTHS_S[1:]:
+            per_period = float(found.per_s) * length
+            units = _BYTES if found.what == "B" else (1.0, 1e3, 1e6)
+            yield from _at_least_one(per_period / unit for unit in units)
+
+
+def _at_least_one(values: Iterable[float]) -> Iterator[float]:
+    # Below one, the half a unit that rounding is allowed would let any small number pass.
+    return (round(value, 6) for value in values if value >= 1)
+
+
+def _among(figure: float, known: set[float]) -> bool:
+    # A derived share may be told rounded to a whole number: 45.3 % as 45 %.
+    return any(abs(figure - one) <= (0.5 if one != int(one) else 1e-9) for one in known)

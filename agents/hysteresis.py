@@ -1,0 +1,99 @@
+"""Levels that begin and end late, so that a metric that swings around a threshold does not make its label flap.
+
+One machine per level and metric. It starts at what the first reading says by itself; the level begins once
+`for_readings` readings in a row are beyond its threshold and ends once `keep_readings` in a row are below it by more
+than the margin. The idea is Prometheus' `for` and `keep_firing_for`, the asymmetric thresholds are netdata's; the
+widths are the policy's. With a single reading, or without damping, the newest reading decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agents.labelling import Finding, shown
+from agents.policy_model import Damping
+from agents.schema import RuleFired
+
+
+@dataclass(frozen=True)
+class Line:
+    """A threshold of one metric, in the metric's own unit."""
+
+    level: str
+    rule: str
+    """The rule's name when a reading beyond it decides."""
+    limit: float
+    inclusive: bool
+    """Whether the limit itself is beyond."""
+    ends_below: float
+    """Readings below this count towards the level's end."""
+    bound: str
+    """The limit in words: ``above 85``."""
+
+    def beyond(self, value: float) -> bool:
+        """Whether a reading counts towards the level."""
+        return value >= self.limit if self.inclusive else value > self.limit
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a level stands after the newest reading."""
+
+    on: bool
+    beyond: int
+    """Readings in a row, up to the newest, that are beyond the line."""
+    below: int
+    """Readings in a row, up to the newest, that count towards its end."""
+
+
+def state(series: Sequence[float], line: Line, damping: Damping | None) -> State:
+    """The level after the whole series, which has at least one reading and stands oldest first."""
+    if damping is None:
+        series = series[-1:]
+    on = line.beyond(series[0])
+    beyond = below = 0
+    for number, value in enumerate(series):
+        beyond = beyond + 1 if line.beyond(value) else 0
+        below = below + 1 if value < line.ends_below else 0
+        if damping and number:
+            on = below < damping.keep_readings if on else beyond >= damping.for_readings
+    return State(on, beyond, below)
+
+
+def judge(
+    name: str, series: Sequence[float], lines: Sequence[Line], damping: Damping | None, mildest: str, note: str = ""
+) -> list[Finding]:
+    """What a metric says: each level that holds, and each that a reading asks for but not yet enough of them.
+
+    lines: the mildest first. note: added to the reasons of the first line. A reading that does not count yet speaks
+    for the level that holds.
+    """
+    states = [state(series, line, damping) for line in lines]
+    level = next((line.level for line, at in reversed(list(zip(lines, states, strict=True))) if at.on), mildest)
+    value = series[-1]
+    facts: dict[str, float | int | str] = {name: value}
+    if damping and len(series) > 1:
+        facts["history"] = f"{len(series) - 1} readings"
+    found: list[Finding] = []
+    for line, at in zip(lines, states, strict=True):
+        said = _said(name, value, line, at, damping)
+        if said:
+            rule, reason = said
+            extra = note if line is lines[0] else ""
+            holds = line.level if at.on else level
+            found.append(RuleFired(rule=rule, level=holds, reason=reason + extra, facts=facts))
+    return found
+
+
+def _said(name: str, value: float, line: Line, at: State, damping: Damping | None) -> tuple[str, str] | None:
+    """The rule that speaks about one line, and its reason."""
+    text = f"{name} is {shown(value)}"
+    if at.on and line.beyond(value):
+        return line.rule, f"{text}, {line.bound}"
+    if at.on and damping:
+        needed = f"{damping.keep_readings} readings in a row are below {shown(line.ends_below)}"
+        return "held", f"held: {text}, {line.level} until {needed} ({at.below} so far)"
+    if line.beyond(value) and damping:
+        return "not_yet", f"{text}, {line.bound}, in {at.beyond} of {damping.for_readings} readings needed: not yet"
+    return None

@@ -1,0 +1,97 @@
+"""The lean transport: one aiohttp session, one URL, headers and address worked out once.
+
+It does a tenth of the openai SDK's work for each request (benchmarks/client_cost.py), which is what thousands need.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from agents.schema import ErrorClass
+from agents.transport import LARGEST_ANSWER_BYTES, TryFailed, body_of, broken, cut_off, unreachable
+from serving.endpoint import Endpoint, is_loopback
+
+_KEPT_ALIVE_S = 4.0
+"""vLLM closes a connection after 5 idle seconds; one taken up again at that moment would be lost with its request."""
+
+
+class LeanTransport:
+    """aiohttp with pydantic's JSON reader; bounds are the caller's (concurrency, time) and LARGEST_ANSWER_BYTES."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._url = URL(f"{endpoint.base_url}/chat/completions", encoded=True)
+        self._proxy = _proxy_for(endpoint.base_url)
+        self._headers = {
+            "Authorization": f"Bearer {endpoint.api_key.get_secret_value()}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # a small answer is not worth it, and a small one may grow on unpacking
+        }
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Get ready on the running event loop."""
+        self._session = aiohttp.ClientSession(
+            # trust_env would look for a proxy and a .netrc in two threads, for each request.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_S),
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session:
+            await self._session.close()
+
+    async def send(self, body: dict[str, Any]) -> bytes:
+        """The body of the endpoint's answer. Raises TryFailed."""
+        async with await self._answer(_written(body)) as answer:
+            try:
+                raw = await _read(answer)
+            except (aiohttp.ClientError, OSError) as error:
+                raise cut_off(error) from None
+            return body_of(answer.status, raw, answer.headers.get("Retry-After"))
+
+    async def _answer(self, data: bytes) -> aiohttp.ClientResponse:
+        if not self._session:
+            raise RuntimeError("the client is used outside of `async with`")
+        try:
+            return await self._session.post(self._url, data=data, allow_redirects=False, proxy=self._proxy)
+        except aiohttp.ClientResponseError as error:
+            raise broken(error) from None  # what came is not HTTP
+        except (aiohttp.ClientError, OSError) as error:
+            raise unreachable(error) from None
+
+
+def _written(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise TryFailed("the request cannot be written as JSON", ErrorClass.BAD_INPUT, found=error) from None
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, or what came of it when it grew too large; the rest is never read, the connection is closed."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in answer.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_ANSWER_BYTES:
+            break
+    return b"".join(parts)
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment names for an address; our own machine is never behind one."""
+    parts = urlsplit(base_url)
+    if is_loopback(base_url) or proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)

@@ -1,0 +1,121 @@
+"""Which concepts a text mentions: a small synonym lexicon, with negation handled.
+
+Covered: inflections by trailing `*`, hyphens, a negating word shortly before the phrase in the same sentence.
+Not covered: irony, double negation, paraphrase outside the lexicon; a missed synonym counts against every variant
+alike, so it lowers levels more than it changes comparisons.
+
+Scorers read with `mention`. Guardrails read with `advised`, which asks for more before it says that something is
+recommended: also "Kafka is overkill here", "cheaper than Kafka" and "scale out if the CPU rises" do not count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, RootModel
+
+from agents.files import load_yaml_model
+
+LEXICON_PATH = Path(__file__).parent / "lexicon.yaml"
+
+_NEGATION = re.compile(
+    r"\b(?:not|no|never|avoid|avoiding|without|don't|doesn't|shouldn't|cannot|instead of|rather than|unnecessary)\b"
+    r"(?:\W+\w+){0,4}\W*$"
+)
+# A broken answer is read as it came: there, a closing quote of JSON ends a sentence too.
+_SENTENCE_END = re.compile(r'[.!?;\n]|"\s*[,:\]}]')
+
+# Words before a phrase that set it aside.
+_SET_ASIDE_BEFORE = re.compile(
+    r"\b(?:nothing|nor|neither|non|hardly|stop|before|than|small for|away from|(?:switch|move|migrat\w*) from"
+    r"|isn't|aren't|won't|wouldn't|can't|needn't|mustn't)\b(?:\W+\w+){0,3}\W*$"
+    r"|\b(?:replac\w*|drop|remove|retire|skip)\b(?:\W+(?!with\b|by\b|and\b)\w+){0,2}\W*$"
+    r"|\b(?:prefer|choose|favou?r)\w*\b.*\bover\b(?:\W+\w+){0,2}\W*$"
+)
+# Words after it, in its own clause, that say it does not do.
+_SET_ASIDE_AFTER = re.compile(
+    r"^(?:\W+\w+){0,5}?\W+(?:not|no|never|cannot|can't|isn't|aren't|doesn't|don't|won't|wouldn't|unnecessary|overkill"
+    r"|wasteful|pointless|useless|wrong|(?:sits?|stays?|stands?|are|be|them) idle|miss(?:es)?|los(?:e|es)|fails?|breaks?|wastes?|risk(?:s|y)?|hides?"
+    r"|costs? (?:more|too)|too (?:slow|costly|expensive|much|late|heavy))\b"
+)
+_CLAUSE_END = re.compile(
+    r"[,:()]|\b(?:because|since|so|which|that|with|while|but|to avoid|to prevent|and (?:do|don't|never|avoid))\b"
+)
+_CONDITION = re.compile(r"\b(?:if|unless|when|whenever|in case|should the)\b")
+
+
+class Lexicon(RootModel[dict[str, Annotated[list[str], Field(min_length=1)]]]):
+    """Concept to the phrases that express it."""
+
+
+@cache
+def phrases() -> dict[str, list[str]]:
+    """The lexicon as written."""
+    return load_yaml_model(LEXICON_PATH, Lexicon).root
+
+
+@cache
+def lexicon() -> dict[str, tuple[re.Pattern[str], ...]]:
+    """The compiled lexicon."""
+    return {concept: tuple(_pattern(phrase) for phrase in written) for concept, written in phrases().items()}
+
+
+def mention(text: str, concept: str) -> str | None:
+    """The first words in `text` that express `concept` without negating it; None when there are none.
+
+    Raises KeyError for a concept the lexicon does not hold.
+    """
+    flat = flatten(text)
+    found = [match for pattern in lexicon()[concept] for match in pattern.finditer(flat)]
+    for match in sorted(found, key=lambda one: one.start()):
+        if not _negated(flat, match.start()):
+            return match.group()
+    return None
+
+
+def advised(text: str, concept: str) -> str | None:
+    """The first words in `text` that recommend `concept` outright: neither negated nor set aside nor on a condition.
+
+    Raises KeyError for a concept the lexicon does not hold.
+    """
+    return next((match.group() for match in advising(text, concept, conditional=True)), None)
+
+
+def advising(text: str, concept: str, *, conditional: bool) -> Iterator[re.Match[str]]:
+    """Every place in the flattened text that recommends `concept`.
+
+    conditional: whether a phrase in a sentence with a condition ("if", "when") is left out.
+    """
+    flat = flatten(text)
+    found = [match for pattern in lexicon()[concept] for match in pattern.finditer(flat)]
+    for match in sorted(found, key=lambda one: one.start()):
+        before = _SENTENCE_END.split(flat[: match.start()])[-1]
+        after = _SENTENCE_END.split(flat[match.end() :])[0]
+        if conditional and _CONDITION.search(before + " " + after):
+            continue
+        if not (_NEGATION.search(before) or _set_aside(before, after)):
+            yield match
+
+
+def _set_aside(before: str, after: str) -> bool:
+    clause = _CLAUSE_END.split(after)[0]
+    return bool(_SET_ASIDE_BEFORE.search(before) or _SET_ASIDE_AFTER.search(clause))
+
+
+def _negated(text: str, at: int) -> bool:
+    sentence = _SENTENCE_END.split(text[:at])[-1]
+    return bool(_NEGATION.search(sentence))
+
+
+def _pattern(phrase: str) -> re.Pattern[str]:
+    words = [re.escape(word).replace(r"\*", r"\w*") for word in flatten(phrase).split()]
+    return re.compile(r"(?<!\w)" + r"\s+".join(words) + r"(?!\w)")
+
+
+def flatten(text: str) -> str:
+    """The text as phrases are looked for in it: small letters, hyphens as spaces."""
+    return text.lower().replace("-", " ").replace("\u2019", "'")

@@ -1,0 +1,109 @@
+"""A long run's memory and pace: `agents run` over many pipelines on the simulator, its memory read as the rows come.
+
+    python -m benchmarks.batch_memory [--pipelines 100000 --guardrails off]
+
+The simulator answers at once, so the pace is the client's: reading, rules, prompts, requests, guardrails, rows. Memory
+is the resident set of the `agents run` process and is read when 10, 20, ... 100 % of the rows are written. Constant
+memory means that the last reading is about the first one. Traces are off: a store takes some 30 ms for each.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+import console
+from agents.guardrails import GuardrailMode
+from console import CannotJudge, say
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+_ROOT = Path(__file__).resolve().parents[1]
+_STEPS = 10
+
+
+@app.command()
+def main(
+    pipelines: Annotated[int, typer.Option(min=_STEPS, help="How many.")] = 100_000,
+    guardrails: Annotated[GuardrailMode, typer.Option(help="As in `agents run`.")] = GuardrailMode.ENFORCE,
+    concurrency: Annotated[int, typer.Option(min=1, help="Pipelines at a time.")] = 16,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8197,
+) -> None:
+    """Run, read the memory at each tenth of the rows, and print both."""
+    with tempfile.TemporaryDirectory() as temporary, simulator(port) as base_url:
+        source, out = Path(temporary) / "in.jsonl", Path(temporary) / "out.jsonl"
+        write_pipelines(source, pipelines)
+        command = [sys.executable, "-m", "agents", "run", str(source), "--out", str(out), "--base-url", base_url]
+        options = ["--guardrails", guardrails.value, "--concurrency", str(concurrency), "--trace", "none"]
+        began = time.monotonic()
+        with subprocess.Popen([*command, *options], cwd=_ROOT) as running:
+            readings = list(memory(running, out, pipelines))
+        wall_s = time.monotonic() - began
+        if running.returncode:
+            raise CannotJudge(f"agents run ended with {running.returncode}")
+        rows = sum(1 for _ in out.open("rb"))
+    title = f"{pipelines} pipelines, guardrails {guardrails.value}, {concurrency} at a time, SIMULATOR"
+    console.table(title, ["rows", "resident MB"], readings, right=["rows", "resident MB"])
+    say(f"{rows} rows for {pipelines} pipelines in {wall_s:.0f} s: {60 * rows / wall_s:.0f} pipelines/min")
+
+
+def write_pipelines(path: Path, count: int) -> None:
+    """Seeded pipelines with all three parts, their labels spread over all levels."""
+    rng = random.Random(0)  # noqa: S311 - reproducible, not secret
+    with path.open("w", encoding="utf8") as file:
+        for number in range(count):
+            pipeline = {
+                "id": f"pipeline-{number:07d}",
+                "source": {
+                    "type": rng.choice(["REST API", "Kafka", "PostgreSQL", "object storage"]),
+                    "volume": f"{rng.randint(1, 90)}GB/day",
+                    "frequency": rng.choice(["daily", "hourly", "every 15 minutes"]),
+                },
+                "quality_metrics": {"completeness": rng.randint(50, 100), "consistency": rng.randint(70, 100)},
+                "infrastructure_metrics": {"cpu": rng.randint(10, 99), "memory": rng.randint(10, 99)},
+            }
+            file.write(json.dumps(pipeline) + "\n")
+
+
+@contextmanager
+def simulator(port: int) -> Iterator[str]:
+    """The simulator in its own process, answering at once."""
+    options = ["--ttft-ms", "0", "--itl-ms", "0", "--output-tokens", "40", "--port", str(port)]
+    with subprocess.Popen([sys.executable, "-m", "serving", "sim", *options], cwd=_ROOT) as process:
+        try:
+            time.sleep(3)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+
+
+def memory(running: subprocess.Popen[bytes], out: Path, pipelines: int) -> Iterator[tuple[int, str]]:
+    """Rows and resident megabytes, at each tenth of the rows."""
+    process, rows, offset = psutil.Process(running.pid), 0, 0
+    for step in range(1, _STEPS + 1):
+        while rows < pipelines * step // _STEPS and running.poll() is None:
+            time.sleep(0.1)
+            if out.exists():
+                with out.open("rb") as file:
+                    file.seek(offset)
+                    new = file.read()
+                offset, rows = offset + len(new), rows + new.count(b"\n")
+        try:
+            yield rows, f"{process.memory_info().rss / 1e6:.0f}"
+        except psutil.NoSuchProcess:
+            return  # the last rows and the end came between two looks
+
+
+if __name__ == "__main__":
+    console.run(app)

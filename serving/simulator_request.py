@@ -1,0 +1,107 @@
+"""What the simulator is asked: OpenAI's request, read strictly where it changes an answer, and how one is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from console import shorten
+
+JSON_OBJECT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"answer": {"type": "string", "minLength": 1}},
+    "required": ["answer"],
+}
+"""What `response_format: json_object`, which names no schema, is answered by."""
+
+
+class _Asked(BaseModel):
+    """The parts of OpenAI's request that change an answer here; the others are let through unread."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class _JsonSchema(_Asked):
+    definition: dict[str, Any] = Field(alias="schema")
+
+
+class _Format(_Asked):
+    type: Literal["text", "json_object"]
+
+
+class _SchemaFormat(_Asked):
+    type: Literal["json_schema"]
+    json_schema: _JsonSchema
+
+
+class _StreamOptions(_Asked):
+    include_usage: bool = False
+
+
+class ChatRequest(_Asked):
+    """A chat completion that can be answered."""
+
+    model: str
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    stream: bool | None = False
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    seed: int | None = None
+    n: Literal[1] | None = 1
+    response_format: _Format | _SchemaFormat | None = Field(None, discriminator="type")
+
+    @property
+    def limit(self) -> int | None:
+        """The most output tokens allowed; the newer of OpenAI's two names comes first."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends in a chunk of token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def answer_schema(self) -> dict[str, Any] | None:
+        """The schema to answer by; None for plain words."""
+        if isinstance(self.response_format, _SchemaFormat):
+            return self.response_format.json_schema.definition
+        wants_object = self.response_format is not None and self.response_format.type == "json_object"
+        return JSON_OBJECT_SCHEMA if wants_object else None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Words between spaces in all messages, in place of real tokens."""
+        return sum(len(text.split()) for message in self.messages for text in _texts(message.get("content")))
+
+
+def _texts(content: object) -> Iterable[str]:
+    """The texts of a message: one string, or a list of parts of which some are text."""
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+
+
+class Refusal(Exception):
+    """What is wrong with a request, to be told in OpenAI's form."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+
+
+def read_request(body: bytes, model: str) -> ChatRequest:
+    """What is asked. Raises Refusal for what cannot be read and for a model that is not served."""
+    try:
+        asked = ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        param = ".".join(map(str, first["loc"])) or None
+        raise Refusal(400, f"{param or 'body'}: {shorten(first['msg'])}", param) from None
+    if asked.model != model:
+        message = f"The model {shorten(asked.model)!r} does not exist; served here is {model!r}."
+        raise Refusal(404, message, "model", "model_not_found")
+    return asked

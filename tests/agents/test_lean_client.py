@@ -1,0 +1,58 @@
+"""What only the lean client does: it never holds more of an answer than the bound."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from pydantic import SecretStr
+
+from agents.client import make_client
+from agents.reply import EndpointFailed
+from agents.transport import LARGEST_ANSWER_BYTES
+from serving.endpoint import Endpoint
+from tests.agents.client_contract import failure_of, short_body
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_it_stops_reading_an_answer_that_has_no_end(status: int) -> None:
+    sent = 0
+
+    async def pour(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse(status=status)
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 2**16)
+            sent += 2**16
+
+    async def run() -> EndpointFailed:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", pour)
+        async with TestServer(app, handler_cancellation=True) as server:
+            endpoint = Endpoint(str(server.make_url("/v1")), "m", SecretStr("EMPTY"))
+            async with make_client(endpoint) as client:
+                return await failure_of(client, short_body("m"))
+
+    problem = "the endpoint's answer is broken: it is larger" if status == 200 else "the endpoint answered HTTP 400: xx"
+    assert str(asyncio.run(run())).startswith(problem)
+    assert sent < 8 * LARGEST_ANSWER_BYTES  # what the sockets' buffers hold may be on its way
+
+
+def test_used_without_being_opened_it_says_so() -> None:
+    client = make_client(Endpoint("http://127.0.0.1:9/v1", "m", SecretStr("EMPTY")))
+    with pytest.raises(RuntimeError, match="outside of `async with`"):
+        asyncio.run(client.complete(short_body("m")))
+
+
+@pytest.mark.slow
+def test_importing_the_clients_does_not_import_the_sdk() -> None:
+    """It takes a second, which every command would wait for."""
+    program = "import sys, agents.client; sys.exit('openai' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0

@@ -1,0 +1,286 @@
+"""The simulator's faults hit the requests they should, look on the wire as they should, and are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import aiohttp
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import serving.__main__ as command
+from console import BadInput
+from serving.faults import HUGE_CHARACTERS, STATUS_OF, Fault, faulty_text, is_hit, misfit
+from serving.schema_answers import UnsupportedSchema
+from serving.simulator import RequestCounts, SimulatorSettings
+
+Start = Callable[..., str]
+T = TypeVar("T")
+
+FAST = {"ttft_ms": 0, "itl_ms": 0}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+ASKED = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
+BODY = {"model": "plumbline-simulator", "messages": [{"role": "user", "content": "what to do?"}]}
+
+
+def in_session(base_url: str, work: Callable[[aiohttp.ClientSession], Awaitable[T]]) -> T:
+    """Run `work` with a session on the simulator's host."""
+
+    async def run() -> T:
+        timeout = aiohttp.ClientTimeout(total=20)
+        async with aiohttp.ClientSession(base_url.removesuffix("/v1"), timeout=timeout) as session:
+            return await work(session)
+
+    return asyncio.run(run())
+
+
+async def ask(session: aiohttp.ClientSession, **more: Any) -> tuple[int, bytes]:
+    """Status and body of one chat completion."""
+    async with session.post("/v1/chat/completions", json={**BODY, **more}) as answer:
+        return answer.status, await answer.read()
+
+
+async def status_of(session: aiohttp.ClientSession) -> int:
+    """0 for a connection that was closed."""
+    try:
+        return (await ask(session))[0]
+    except aiohttp.ServerDisconnectedError:
+        return 0
+
+
+async def counts(session: aiohttp.ClientSession) -> dict[str, int]:
+    """What was counted, once nothing is under way."""
+    for _ in range(500):
+        async with session.get("/plumbline/requests") as answer:
+            seen: dict[str, int] = await answer.json()
+        if not seen["in_flight"]:
+            return seen
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"still in flight: {seen}")
+
+
+# --- which requests are hit ------------------------------------------------------------------------------
+
+
+@given(number=st.integers(0, 10_000), seed=st.integers(), rate=st.floats(0, 1), first=st.none() | st.integers(0, 10))
+def test_who_is_hit_hangs_on_seed_and_number_alone(number: int, seed: int, rate: float, first: int | None) -> None:
+    hit = is_hit(number, seed, rate, first)
+    assert hit == is_hit(number, seed, rate, first)
+    assert not is_hit(number, seed, 0, first)
+    assert is_hit(number, seed, 1, first) == (first is None or number < first)
+    assert hit <= is_hit(number, seed, 1, first)  # never one that a higher rate would spare
+
+
+def test_the_share_that_is_hit_is_the_rate() -> None:
+    assert sum(is_hit(number, 0, 0.3, None) for number in range(10_000)) == pytest.approx(3000, abs=150)
+
+
+def test_a_storm_repeats_with_its_seed_and_ends_where_it_is_told_to(start_simulator: Start) -> None:
+    async def work(session: aiohttp.ClientSession) -> list[int]:
+        return [await status_of(session) for _ in range(16)]
+
+    def storm(**settings: Any) -> list[int]:
+        return in_session(start_simulator(**FAST, output_tokens=1, fault=Fault.HTTP_500, **settings), work)
+
+    assert storm(fault_first=3) == [500] * 3 + [200] * 13
+    assert storm(fault_rate=0.5, seed=1) == storm(fault_rate=0.5, seed=1)
+    assert storm(fault_rate=0.5, seed=1) != storm(fault_rate=0.5, seed=2)
+    assert storm(fault_rate=0.5, seed=1, fault_first=6)[6:] == [200] * 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"fault_rate": 1.5}, "--fault-rate: found 1.5; allowed is 0 to 1"),
+        ({"fault_rate": float("nan")}, "--fault-rate: found nan"),
+        ({"fault_first": -1}, "--fault-first: found -1"),
+        ({"retry_after_s": -1}, "--retry-after-s: found -1"),
+        ({"fault": Fault.NONE, "fault_rate": 0.5}, "say how with --fault"),
+        ({"fault": Fault.NONE, "fault_first": 5}, "say how with --fault"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_option(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        SimulatorSettings(**{"fault": Fault.HTTP_500, **wrong})
+    assert named in str(refused.value)
+
+
+def test_the_command_gives_every_option_to_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_: list[SimulatorSettings] = []
+    monkeypatch.setattr(command, "serve", lambda settings, *_: given_.append(settings))
+    options = "--fault http-429 --fault-rate 0.25 --fault-first 20 --retry-after-s 2 --seed 3"
+    assert CliRunner().invoke(command.app, ["sim", *options.split()]).exit_code == 0
+    wanted = SimulatorSettings(seed=3, fault=Fault.HTTP_429, fault_rate=0.25, fault_first=20, retry_after_s=2)
+    assert given_ == [wanted]
+
+
+# --- what is on the wire ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("fault", "status"), STATUS_OF.items())
+def test_an_http_error_comes_in_openais_form(start_simulator: Start, fault: Fault, status: int, stream: bool) -> None:
+    base_url = start_simulator(**FAST, fault=fault, retry_after_s=7)
+
+    async def work(session: aiohttp.ClientSession) -> tuple[int, str | None, Any]:
+        async with session.post("/v1/chat/completions", json={**BODY, "stream": stream}) as answer:
+            return answer.status, answer.headers.get("Retry-After"), await answer.json()
+
+    found, retry_after, answer = in_session(base_url, work)
+    assert (found, retry_after) == (status, "7" if status == 429 else None)
+    assert answer["error"]["message"] == f"the simulator was told to fail (--fault {fault})"
+    assert answer["error"]["type"] == ("server_error" if status == 500 else "invalid_request_error")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_disconnect_comes_before_any_byte_and_without_a_word_in_the_log(
+    start_simulator: Start, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    async def work(session: aiohttp.ClientSession) -> None:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await ask(session, stream=stream)
+
+    in_session(start_simulator(**FAST, fault=Fault.DISCONNECT), work)
+    assert caplog.records == []
+
+
+def test_a_stream_that_breaks_off_says_nothing_in_the_log(
+    start_simulator: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(session: aiohttp.ClientSession) -> None:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await ask(session, stream=True)
+
+    in_session(start_simulator(**FAST, fault=Fault.HALF_BODY), work)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_answer_lasts_until_the_client_leaves(start_simulator: Start, stream: bool) -> None:
+    async def work(session: aiohttp.ClientSession) -> dict[str, int]:
+        asking = asyncio.create_task(ask(session, stream=stream))
+        await asyncio.wait([asking], timeout=0.1)
+        assert not asking.done()
+        asking.cancel()
+        return await counts(session)
+
+    assert in_session(start_simulator(**FAST, fault=Fault.NO_ANSWER), work)["faulted"] == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_huge_answer_is_a_sound_completion_of_mebibytes(start_simulator: Start, stream: bool) -> None:
+    base_url = start_simulator(**FAST, fault=Fault.HUGE_ANSWER, output_tokens=4)
+    _, body = in_session(base_url, lambda session: ask(session, stream=stream, response_format=ASKED))
+    assert len(body) > HUGE_CHARACTERS
+    if not stream:
+        assert len(json.loads(body)["choices"][0]["message"]["content"]) >= HUGE_CHARACTERS
+
+
+def test_a_wrong_schema_is_sound_json_that_does_not_fit(start_simulator: Start) -> None:
+    base_url = start_simulator(**FAST, fault=Fault.WRONG_SCHEMA)
+    status, body = in_session(base_url, lambda session: ask(session, response_format=ASKED))
+    answer = json.loads(json.loads(body)["choices"][0]["message"]["content"])
+    assert status == 200
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(answer, SCHEMA)
+
+
+def test_a_schema_that_everything_fits_is_refused_rather_than_answered_rightly(start_simulator: Start) -> None:
+    base_url = start_simulator(**FAST, fault=Fault.WRONG_SCHEMA)
+    asked = {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}
+    status, body = in_session(base_url, lambda session: ask(session, response_format=asked))
+    assert status == 400
+    assert "every answer fits" in json.loads(body)["error"]["message"]
+
+
+@given(
+    schema=st.fixed_dictionaries(
+        {"type": st.sampled_from(["object", "array", "string", "number", "null", "boolean"])},
+        optional={"enum": st.lists(st.integers(), min_size=1), "required": st.just(["a"]), "minItems": st.just(1)},
+    )
+)
+def test_a_misfit_never_fits(schema: dict[str, Any]) -> None:
+    assert not jsonschema.Draft202012Validator(schema).is_valid(json.loads(misfit(schema)))
+
+
+def test_a_misfit_without_a_schema_is_json_and_for_every_answer_there_is_none() -> None:
+    assert isinstance(json.loads(misfit(None)), dict)
+    with pytest.raises(UnsupportedSchema):
+        misfit({"type": ["object", "array", "string", "number", "null"]})
+
+
+@given(text=st.text(min_size=1))
+def test_a_text_that_is_not_hit_stays_as_it_is(text: str) -> None:
+    assert faulty_text(Fault.NONE, text, None) == text
+    assert text.startswith(faulty_text(Fault.HALF_ANSWER, text, None))
+
+
+# --- what is counted -------------------------------------------------------------------------------------
+
+
+def test_every_request_is_counted_under_one_end(start_simulator: Start) -> None:
+    base_url = start_simulator(ttft_ms=40, itl_ms=0, fault=Fault.HTTP_500, fault_first=2)
+
+    async def work(session: aiohttp.ClientSession) -> dict[str, int]:
+        assert [await status_of(session) for _ in range(3)] == [500, 500, 200]
+        assert (await ask(session, model="gpt-9"))[0] == 404
+        leaving = [asyncio.create_task(ask(session, stream=stream)) for stream in (False, True)]
+        await asyncio.sleep(0.02)
+        for task in leaving:
+            task.cancel()
+        return await counts(session)
+
+    seen = in_session(base_url, work)
+    assert seen.pop("simulated") is True
+    assert seen == {
+        "received": 6,
+        "in_flight": 0,
+        "answered": 2,
+        "cancelled": 2,
+        "faulted": 2,
+        "most_in_flight": 2,
+    }
+
+
+def test_looking_at_the_counts_is_not_counted(start_simulator: Start) -> None:
+    async def work(session: aiohttp.ClientSession) -> dict[str, int]:
+        await counts(session)
+        return await counts(session)
+
+    assert in_session(start_simulator(), work)["received"] == 0
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from([Fault.NONE, Fault.HTTP_500]), st.booleans()), max_size=20))
+def test_what_came_in_is_what_went_out_and_what_is_there(steps: list[tuple[Fault, bool]]) -> None:
+    counted = RequestCounts()
+    for fault, leaves in steps:
+        assert counted.arrive() == counted.received - 1
+        with suppress(asyncio.CancelledError), counted.until_done(fault):
+            if leaves:
+                raise asyncio.CancelledError
+        assert counted.received == counted.in_flight + counted.answered + counted.cancelled + counted.faulted
+    assert counted.in_flight == 0
+    assert counted.faulted == sum(fault is not Fault.NONE for fault, _ in steps)
+
+
+def test_timing_of_requests_that_are_not_hit_stays_exact(start_simulator: Start) -> None:
+    base_url = start_simulator(ttft_ms=30, itl_ms=5, output_tokens=3, fault=Fault.NO_ANSWER, fault_first=1)
+
+    async def work(session: aiohttp.ClientSession) -> Any:
+        silent = asyncio.create_task(ask(session))
+        await asyncio.sleep(0.01)
+        _, body = await ask(session)
+        silent.cancel()
+        return json.loads(body)["plumbline"]
+
+    stamp = in_session(base_url, work)
+    assert stamp["due_ns"] == stamp["arrived_ns"] + 40_000_000
+    assert stamp["due_ns"] <= stamp["sent_ns"] < time.perf_counter_ns()
