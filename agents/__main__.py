@@ -21,7 +21,8 @@ from agents.guardrails import GuardrailMode
 from agents.orchestrator import summary
 from agents.policies_command import policies
 from agents.policy import DEFAULT_POLICY, load_policy, with_settings
-from agents.prompt import DEFAULT_PROMPT, check_renders, load_prompt
+from agents.prompt import DEFAULT_PROMPT, load_prompt
+from agents.prompt_check import check_renders
 from agents.prompts_command import prompts
 from agents.rows import RowFile, Unfinished
 from agents.schema import PipelineReport, StageReport
@@ -186,6 +187,8 @@ def _finish(outcome: Outcome, count: int | None, out: Path | None) -> None:
         raise CannotJudge(
             f"{count} pipelines were to be asked, {tally.pipelines} have a row: read {out or 'the output'}"
         )
+    if outcome.failures_untraced:
+        say(f"{outcome.failures_untraced} more failed pipelines have no trace; their errors are in {out or 'no file'}")
     if outcome.trace_problem:
         raise CannotJudge(f"traces are missing, and with them what a person could decide on: {outcome.trace_problem}")
     raise typer.Exit(tally.exit_code())

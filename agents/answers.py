@@ -37,7 +37,7 @@ def answer_model(form: AnswerForm, stage: Stage) -> type[BaseModel]:
     action = Annotated[str, Field(min_length=1, max_length=ACTION_CHARACTERS[form])]
     advice: dict[str, Any] = {
         "summary": summary,
-        "actions": (Annotated[list[action], Field(min_length=2, max_length=2)], ...),  # type: ignore[valid-type]
+        "actions": (Annotated[list[action], Field(min_length=2, max_length=2)], ...),
     }
     mode: dict[str, Any] = {"mode": (IngestionMode, ...)} if stage is Stage.INGESTION else {}
     reasoning = (Annotated[str, Field(min_length=1, max_length=REASONING_CHARACTERS)], ...)

@@ -5,14 +5,16 @@ person's assessment on that trace, which MLflow's own UI shows; the tag only fol
 fast.
 
 Nothing is decided twice. Where the store is a local file, decisions are made one at a time under a lock beside it. On
-a server each decision is written and then read back: whoever finds another one beside his own withdraws. Of two people
-at the same moment at most one is heard, and possibly neither. The gap that remains: a process that is killed between
-writing and reading back leaves two decisions on the trace, of which the older counts everywhere here; and a database
-whose replicas answer late can hide one from the other.
+a server each decision is written and then read back: whoever finds another one beside his own withdraws and, if nobody
+has decided after a pause, tries again. So of two people at the same moment at most one is heard. The gap that remains:
+a process that is killed between writing and reading back can leave two decisions on the trace, of which the older
+counts everywhere here; and a database whose replicas answer late can hide one from the other.
 """
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +45,9 @@ _REASONS = _PREFIX + "reasons"
 _SIMULATED = _PREFIX + "simulated"
 
 _LOCK_TIMEOUT_S = 30.0
+_TRIES = 4
+_PAUSE_S = 2.0
+"""At most, between two tries; over HTTP writing and reading back took 0.3 to 1 s on a busy machine."""
 _LISTED = 5
 """How many of what is known a message names."""
 
@@ -238,16 +243,18 @@ def decide(given: str, decision: Approval, *, by: str, reason: str, experiment: 
         raise _unknown(given, [])
     log = TraceLog(experiment)
     with _one_at_a_time():
-        trace_id = _waiting(log, given).trace_id
-        mine = log.assess(trace_id, name=ASSESSMENT, value=decision.value, by=by, reason=reason)
-        if others := [one for one in _decisions(_read(log, trace_id)) if one.assessment_id != mine.assessment_id]:
+        for _ in range(_TRIES):
+            trace_id = _waiting(log, given).trace_id
+            mine = log.assess(trace_id, name=ASSESSMENT, value=decision.value, by=by, reason=reason)
+            if [one.assessment_id for one in _decisions(_read(log, trace_id))] == [mine.assessment_id]:
+                log.tag(trace_id, _APPROVAL, decision)
+                return _review(_read(log, trace_id))
             log.withdraw(trace_id, mine)
-            raise BadInput(
-                f"{others[0].by} decided on {shorten(given, 80)!r} at the same moment, so your decision was withdrawn; "
-                "see `python -m agents approvals list --all`, and decide again if it still waits"
-            )
-        log.tag(trace_id, _APPROVAL, decision)
-        return _review(_read(log, trace_id))
+            time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - only so that two do not meet again
+    raise BadInput(
+        f"others decided on {shorten(given, 80)!r} at the same moments, so your decision was withdrawn {_TRIES} times; "
+        "see `python -m agents approvals list --all`, and decide again if it still waits"
+    )
 
 
 def _said(option: str, text: str, most: int) -> str:

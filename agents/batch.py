@@ -16,7 +16,7 @@ from agents.orchestrator import AgenticDataOrchestrator
 from agents.policy import Policy
 from agents.prompt import PromptVariant
 from agents.requests import stage_request
-from agents.schema import PipelineReport, Stage
+from agents.schema import ErrorClass, PipelineReport, Stage
 from agents.tally import Tally
 from console import PlumblineError
 from serving.endpoint import Endpoint
@@ -25,6 +25,8 @@ from tracking.traces import TraceLog
 
 SMALL_RUN = 20
 """Up to so many pipelines each one is shown, and each is a trace."""
+FAILURES_TRACED = 100
+"""In a longer run: an endpoint that is down fails everything, and each trace costs the store some 40 ms."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Outcome:
     tally: Tally
     trace_problem: str | None
     """Why traces that were wanted are missing."""
+    failures_untraced: int
+    """Failed pipelines of a long run beyond FAILURES_TRACED; their rows are all there is."""
 
 
 async def ask_all(
@@ -89,6 +93,8 @@ async def ask_all(
         concurrency=setup.concurrency * len(Stage),
     )
     try:
+        if not small and setup.trace is not TraceMode.NONE:
+            await traces.open()  # a store that is not there is told before hours of work
         async with client:
             orchestrator = AgenticDataOrchestrator(
                 client,
@@ -101,25 +107,34 @@ async def ask_all(
             await orchestrator.process_each(entries, ended, concurrency=setup.concurrency)
     finally:
         traces.close()
-    return Outcome(tally, traces.problem)
+    return Outcome(tally, traces.problem, traces.failures_untraced)
 
 
 class _Traces:
-    """Writes the traces that are wanted, one at a time beside the event loop: each costs the store some 30 ms."""
+    """Writes the traces that are wanted, one at a time beside the event loop."""
 
     def __init__(self, setup: Setup, *, small: bool) -> None:
         self.setup = setup
         self.small = small
         self.problem: str | None = None
+        self.failures_untraced = 0
+        self._failures = 0
         self._log: TraceLog | None = None
         self._thread = ThreadPoolExecutor(1, "traces")
+
+    async def open(self) -> None:
+        """Reach the store. Raises CannotJudge."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._opened)
 
     async def traced(self, entry: Entry, report: PipelineReport) -> PipelineReport:
         """The report with its trace's id, if it is to have one."""
         if self.problem or not wants_trace(report, self.setup.trace, batch=not self.small):
             return report
-        loop = asyncio.get_running_loop()
+        if self._is_one_failure_too_many(report):
+            self.failures_untraced += 1
+            return report
         try:
+            loop = asyncio.get_running_loop()
             trace_id = await loop.run_in_executor(self._thread, self._write, entry, report)
         except PlumblineError as error:
             # The answers were paid for: the run goes on, and tells at its end what its traces lack.
@@ -127,12 +142,21 @@ class _Traces:
             return report
         return report.model_copy(update={"trace_id": trace_id})
 
-    def _write(self, entry: Entry, report: PipelineReport) -> str:
+    def _is_one_failure_too_many(self, report: PipelineReport) -> bool:
+        if self.small or self.setup.trace is TraceMode.ALL or report.requires_approval:
+            return False
+        self._failures += 1
+        return self._failures > FAILURES_TRACED
+
+    def _opened(self) -> TraceLog:
         if self._log is None:
             self._log = TraceLog(EXPERIMENT)
+        return self._log
+
+    def _write(self, entry: Entry, report: PipelineReport) -> str:
         spec = entry.spec if isinstance(entry, ReadPipeline) else None
         messages = self._messages(entry, report)
-        return self._log.write(trace_of(report, spec, messages, self.setup.condition()))
+        return self._opened().write(trace_of(report, spec, messages, self.setup.condition()))
 
     def _messages(self, entry: Entry, report: PipelineReport) -> Mapping[Stage, list[dict[str, Any]]]:
         """What was asked, rendered once more: keeping every prompt until its report is ready would cost memory."""
@@ -140,7 +164,11 @@ class _Traces:
             return {}
         labels = {Stage.INGESTION: None, Stage.QUALITY: report.severity, Stage.INFRASTRUCTURE: report.priority}
         variant, model = self.setup.variant, self.setup.endpoint.model
-        return {stage: stage_request(stage, entry.spec, variant, labels, model).body["messages"] for stage in Stage}
+        return {
+            stage: stage_request(stage, entry.spec, variant, labels, model).body["messages"]
+            for stage, told in zip(Stage, report.stages, strict=True)
+            if told.error_class is not ErrorClass.BAD_INPUT
+        }
 
     def close(self) -> None:
         """Wait for the trace under way."""

@@ -88,6 +88,8 @@ class RetryingClient:
         concurrency: int,
         backoff_s: float,
     ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency: found {concurrency}; allowed is 1 or more")
         self.transport = transport
         self.api_key = api_key
         self.timeout_s = timeout_s

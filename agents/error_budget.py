@@ -6,7 +6,6 @@ that it still goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 
@@ -15,8 +14,6 @@ from agents.labelling import Finding, lacking, shown
 from agents.policy_model import BurnRate, ErrorBudget
 from agents.schema import RuleFired
 from agents.spec import InfrastructureMetrics
-
-Burns = Sequence[tuple[timedelta, float]]
 
 
 def burn_findings(metrics: InfrastructureMetrics, rules: ErrorBudget) -> list[Finding]:
@@ -27,15 +24,21 @@ def burn_findings(metrics: InfrastructureMetrics, rules: ErrorBudget) -> list[Fi
     error_rate, slo = metrics.error_rate_percent, metrics.availability_slo_percent
     if error_rate is None or slo is None:
         return lacking(metrics, "error_budget_burn", "error_rate_percent", "availability_slo_percent")
-    newest = burn_rate(error_rate, slo)
     earlier = [
-        (age, burn_rate(reading.error_rate_percent, slo))
+        (age, reading.error_rate_percent)
         for age, reading in aged(metrics.history)
         if reading.error_rate_percent is not None
     ]
+
+    def burn_over(minutes: float) -> float | None:
+        mean = window_mean(earlier, error_rate, timedelta(minutes=minutes))
+        return None if mean is None else burn_rate(mean, slo)
+
+    high, critical = rules.high, rules.critical
+    short, long = burn_over(high.short_min), burn_over(high.long_min)
     reasons = [
-        ("CRITICAL", _over_windows(earlier, newest, rules.critical)),
-        ("HIGH", _over_windows(earlier, newest, rules.high) or _single(earlier, newest, rules.high)),
+        ("CRITICAL", _over_windows(burn_over(critical.short_min), burn_over(critical.long_min), critical)),
+        ("HIGH", _single(burn_rate(error_rate, slo), high) if long is None else _over_windows(short, long, high)),
     ]
     facts: dict[str, float | int | str] = {"error_rate_percent": error_rate, "availability_slo_percent": slo}
     if earlier:
@@ -53,9 +56,7 @@ def burn_rate(error_rate_percent: float, slo_percent: float) -> float:
     return round(float(Decimal(str(error_rate_percent)) / budget), 6)
 
 
-def _over_windows(earlier: Burns, newest: float, pair: BurnRate) -> str | None:
-    means = [window_mean(earlier, newest, timedelta(minutes=length)) for length in (pair.short_min, pair.long_min)]
-    short, long = (round(mean, 6) if mean is not None else None for mean in means)
+def _over_windows(short: float | None, long: float | None, pair: BurnRate) -> str | None:
     if short is None or long is None or min(short, long) < pair.rate:
         return None
     return (
@@ -64,9 +65,8 @@ def _over_windows(earlier: Burns, newest: float, pair: BurnRate) -> str | None:
     )
 
 
-def _single(earlier: Burns, newest: float, pair: BurnRate) -> str | None:
-    covered = window_mean(earlier, newest, timedelta(minutes=pair.long_min)) is not None
-    if covered or newest < pair.rate:
+def _single(newest: float, pair: BurnRate) -> str | None:
+    if newest < pair.rate:
         return None
     return (
         f"the error budget burns {newest:.3g} times too fast in this reading, at least {shown(pair.rate)}; "

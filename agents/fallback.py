@@ -126,7 +126,7 @@ _FILE_STEPS = (
 )
 _TOPIC_STEPS = (
     "Read with a consumer group, commit offsets after the write, and remove duplicates by key.",
-    "Send what cannot be read to a dead letter queue and alert on lag.",
+    "Send unreadable messages to a dead letter queue and alert on lag.",
 )
 _DEVICE_STEPS = (
     "Use QoS 1 and a buffer at the edge, and bring the broker's messages to a durable queue.",

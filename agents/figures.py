@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from agents.prompt import facts_for
 from agents.schema import Label, Stage
-from agents.spec import InfrastructureMetrics, PipelineSpec
+from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics
 from agents.units import rate, seconds
 
 # A figure starts neither inside a word (S3, 2xx) nor inside another number.
@@ -85,12 +85,21 @@ def settled_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> It
         yield from _in_other_lengths([spec.source.latency_need])
         yield from _in_other_rates([spec.source.volume, spec.source.rate_limit])
     elif stage is Stage.QUALITY:
-        age, promised = spec.quality_metrics.freshness, spec.quality_metrics.freshness_sla
-        yield from _in_other_lengths([age, promised])
-        if age and promised:
-            yield from _ratio(seconds(age), seconds(promised))
+        yield from _of_quality(spec.quality_metrics)
     else:
         yield from _of_machines(spec.infrastructure_metrics)
+
+
+def _of_quality(metrics: QualityMetrics) -> Iterator[float]:
+    """The mean of completeness and consistency, the age of the data over its SLA, and by how much it is late."""
+    if metrics.completeness_percent is not None and metrics.consistency_percent is not None:
+        yield (metrics.completeness_percent + metrics.consistency_percent) / 2
+    age, promised = metrics.freshness, metrics.freshness_sla
+    yield from _in_other_lengths([age, promised])
+    if age is not None and promised is not None:
+        times, late_s = _ratio(seconds(age), seconds(promised)) or (1.0, seconds(age))
+        yield times
+        yield from _at_least_one(late_s / length for length in _LENGTHS_S)
 
 
 def _of_machines(metrics: InfrastructureMetrics) -> Iterator[float]:

@@ -65,7 +65,7 @@ def without_impossible(metrics: Metrics) -> tuple[Metrics, list[RuleFired]]:
         RuleFired(
             rule="impossible_metric",
             level=UNKNOWN,
-            reason=f"{name} is {value:g}, {'outside 0 to 100' if name.endswith('_percent') else 'which cannot be'}",
+            reason=f"{name} is {value:g}, {_why_not(name, value)}",
             facts={name: f"{value:g}"},
         )
         for name, value in bad.items()
@@ -94,6 +94,15 @@ def shown(value: float) -> str:
 
 
 def _possible(name: str, value: float) -> bool:
+    """Whether a field may hold the figure: the bounds of agents/spec.py, for metrics that never passed there."""
     if not math.isfinite(value) or (value < 0 and name != "storage_growth_gb_per_day"):
         return False
+    if value == 0 and name in {"storage_total_gb", "latency_slo_ms", "availability_slo_percent"}:
+        return False
+    if name == "availability_slo_percent" and value == 100:  # it leaves no budget to burn
+        return False
     return value <= 100 or not name.endswith("_percent")
+
+
+def _why_not(name: str, value: float) -> str:
+    return "outside 0 to 100" if name.endswith("_percent") and not 0 <= value <= 100 else "which cannot be"

@@ -1,6 +1,6 @@
 """The lean transport: one aiohttp session, one URL, headers and address worked out once.
 
-It does a tenth of the openai SDK's work for each request (benchmarks/client_cost.py), which is what thousands need.
+It does about a seventh of the openai SDK's work for each request (benchmarks/client_cost.py).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class LeanTransport:
             return await self._session.post(self._url, data=data, allow_redirects=False, proxy=self._proxy)
         except aiohttp.ClientResponseError as error:
             raise broken(error) from None  # what came is not HTTP
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a proxy of a kind it cannot use
             raise unreachable(error) from None
 
 
@@ -94,4 +94,5 @@ def _proxy_for(base_url: str) -> str | None:
     parts = urlsplit(base_url)
     if is_loopback(base_url) or proxy_bypass(parts.hostname or ""):
         return None
-    return getproxies().get(parts.scheme)
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")

@@ -31,15 +31,16 @@ _SENTENCE_END = re.compile(r'[.!?;\n]|"\s*[,:\]}]')
 
 # Words before a phrase that set it aside.
 _SET_ASIDE_BEFORE = re.compile(
-    r"\b(?:nothing|nor|neither|non|hardly|stop|before|than|small for|away from|(?:switch|move|migrat\w*) from"
-    r"|isn't|aren't|won't|wouldn't|can't|needn't|mustn't)\b(?:\W+\w+){0,3}\W*$"
+    r"\b(?:nothing|nor|neither|non|hardly|stop|before|than|small for|away from|rules? out"
+    r"|(?:switch|move|migrat\w*) from|isn't|aren't|won't|wouldn't|can't|needn't|mustn't)\b(?:\W+\w+){0,3}\W*$"
     r"|\b(?:replac\w*|drop|remove|retire|skip)\b(?:\W+(?!with\b|by\b|and\b)\w+){0,2}\W*$"
     r"|\b(?:prefer|choose|favou?r)\w*\b.*\bover\b(?:\W+\w+){0,2}\W*$"
 )
 # Words after it, in its own clause, that say it does not do.
 _SET_ASIDE_AFTER = re.compile(
     r"^(?:\W+\w+){0,5}?\W+(?:not|no|never|cannot|can't|isn't|aren't|doesn't|don't|won't|wouldn't|unnecessary|overkill"
-    r"|wasteful|pointless|useless|wrong|(?:sits?|stays?|stands?|are|be|them) idle|miss(?:es)?|los(?:e|es)|fails?|breaks?|wastes?|risk(?:s|y)?|hides?"
+    r"|wasteful|pointless|useless|wrong|(?:sits?|stays?|stands?|are|be|them) idle"
+    r"|miss(?:es)?|los(?:e|es)|fails?|breaks?|wastes?|risk(?:s|y)?|hides?"
     r"|costs? (?:more|too)|too (?:slow|costly|expensive|much|late|heavy))\b"
 )
 _CLAUSE_END = re.compile(

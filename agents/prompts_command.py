@@ -13,7 +13,8 @@ import console
 from agents.answers import answer_schema
 from agents.files import InvalidPipeline, read_pipelines
 from agents.policy import DEFAULT_POLICY, Policy, load_policy
-from agents.prompt import DEFAULT_PROMPT, PromptVariant, check_renders, load_prompt, prompt_names, render
+from agents.prompt import DEFAULT_PROMPT, PromptVariant, load_prompt, prompt_names, render
+from agents.prompt_check import check_renders
 from agents.requests import labels_for
 from agents.schema import Stage
 from agents.spec import PipelineSpec

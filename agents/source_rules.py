@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from agents.lexicon import mention
 from agents.schema import IngestionMode
@@ -49,6 +50,7 @@ _WORDS_FOR_NEED_S = {
 _DURATION = re.compile(r"\d[\d.,]*\s*[a-z]+", re.IGNORECASE)
 
 
+@lru_cache(maxsize=1024)
 def kind_of(source: Source) -> SourceKind | None:
     """What kind of source it is: as told, else by the plain words of its type; None where these are not clear."""
     if source.kind is not None:
@@ -60,6 +62,7 @@ def kind_of(source: Source) -> SourceKind | None:
     return None if unclear else named.pop()
 
 
+@lru_cache(maxsize=1024)
 def need_s(source: Source) -> float | None:
     """How old data may be when it is used, in seconds: as told, else by the words of the frequency.
 
@@ -79,8 +82,8 @@ def offers_webhook(source: Source) -> bool:
 
 
 def denies_webhook(source: Source) -> bool:
-    """Whether the source's words say that there is no webhook."""
-    return "webhook" in _words(source).lower() and not offers_webhook(source)
+    """Whether this is an API whose words say that there is no webhook."""
+    return kind_of(source) in PULLED and "webhook" in _words(source).lower() and not offers_webhook(source)
 
 
 def is_small_table(source: Source) -> bool:

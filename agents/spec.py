@@ -26,7 +26,10 @@ MOST_READINGS = 10_000
 
 def _utc(moment: datetime) -> datetime:
     """A moment without a zone is taken as UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is outside the years 1 to 9999 in UTC") from None
 
 
 Moment = Annotated[datetime, Field(strict=False), AfterValidator(_utc)]

@@ -29,7 +29,7 @@ def growth_gb_per_h(metrics: InfrastructureMetrics, min_readings: int) -> float 
     points.append((0.0, metrics.storage_used_gb))
     try:
         return linear_regression([x for x, _ in points], [y for _, y in points]).slope
-    except OverflowError:  # readings near the largest float: no line through them can be told
+    except (OverflowError, ValueError):  # readings near the largest float: no line through them can be told
         return None
 
 

@@ -9,6 +9,7 @@ exact (fractions), and a canonical spelling keeps six significant digits.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
@@ -33,11 +34,11 @@ _SECONDS = {
     "week": Fraction(604800),
 }
 _PERIODS = {
-    **{name: "s" for name in ("s", "sec", "secs", "second", "seconds")},
-    **{name: "min" for name in ("m", "min", "mins", "minute", "minutes")},
-    **{name: "h" for name in ("h", "hr", "hrs", "hour", "hours")},
-    **{name: "day" for name in ("d", "day", "days")},
-    **{name: "week" for name in ("w", "week", "weeks")},
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "min"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("d", "day", "days"), "day"),
+    **dict.fromkeys(("w", "week", "weeks"), "week"),
 }
 
 _RATES_ALLOWED = (
@@ -77,13 +78,7 @@ def rate(text: str) -> Rate:
 def canonical_rate(text: str) -> str:
     """One spelling for one rate: bytes per day in their largest unit; counts per the shortest period that leaves a
     whole number (100 requests/min), else per day."""
-    found = rate(text)
-    if found.what == "B":
-        amount, unit = _largest(found.per_s * _SECONDS["day"], 1024, ("B", *(f"{power}B" for power in _POWERS)))
-        return f"{amount} {unit}/day"
-    period = next((name for name, length in _SECONDS.items() if (found.per_s * length).denominator == 1), "day")
-    amount, multiple = _largest(found.per_s * _SECONDS[period], 1000, ("", "K", "M"))
-    return f"{amount}{multiple} {found.what}/{period}"
+    return _settled(text, _spelled_rate)
 
 
 def seconds(text: str) -> float:
@@ -93,17 +88,42 @@ def seconds(text: str) -> float:
 
 def canonical_duration(text: str) -> str:
     """One spelling for one duration, in the largest unit that it fills: 90 s is 1.5 min."""
-    found = _seconds(text)
-    for unit in ("day", "h", "min", "s"):
-        if found >= _SECONDS[unit]:
-            return f"{_digits(found / _SECONDS[unit])} {unit}"
-    return f"{_digits(found * 1000)} ms"
+    return _settled(text, _spelled_duration)
 
 
 def bytes_per_hour(text: str | None) -> float | None:
     """A data volume's rate in bytes per hour; None when it counts something else or is absent."""
     found = rate(text) if text is not None else None
     return float(found.per_s * 3600) if found and found.what == "B" else None
+
+
+def _settled(text: str, spelled: Callable[[str], str]) -> str:
+    """The spelling that spells itself: rounding may fill the next unit (59.9999999 s is 60 s, and so 1 min)."""
+    before, after = text, spelled(text)
+    try:
+        while after != before:
+            before, after = after, spelled(after)
+    except ValueError:  # more digits than an amount may have
+        raise ValueError(f"found {shorten(text, 60)!r}, which is too large or too small") from None
+    return after
+
+
+def _spelled_rate(text: str) -> str:
+    found = rate(text)
+    if found.what == "B":
+        amount, unit = _largest(found.per_s * _SECONDS["day"], 1024, ("B", *(f"{power}B" for power in _POWERS)))
+        return f"{amount} {unit}/day"
+    period = next((name for name, length in _SECONDS.items() if (found.per_s * length).denominator == 1), "day")
+    amount, multiple = _largest(found.per_s * _SECONDS[period], 1000, ("", "K", "M"))
+    return f"{amount}{multiple} {found.what}/{period}"
+
+
+def _spelled_duration(text: str) -> str:
+    found = _seconds(text)
+    for unit in ("day", "h", "min", "s"):
+        if found >= _SECONDS[unit]:
+            return f"{_digits(found / _SECONDS[unit])} {unit}"
+    return f"{_digits(found * 1000)} ms"
 
 
 def _seconds(text: str) -> Fraction:

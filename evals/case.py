@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 
 from agents.files import describe
+from agents.lexicon import LEXICON_PATH, lexicon
 from agents.schema import IngestionMode, Name, Stage, Strict
 from agents.spec import PipelineSpec
 from console import BadInput, shorten
-from agents.lexicon import LEXICON_PATH, lexicon
 
 
 class Case(Strict):

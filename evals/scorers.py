@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from agents.answers import AnswerForm, read_answer
+from agents.claims import claims
 from agents.figures import figures, given_figures, strange_figures
-from agents.guardrails import claims
 from agents.lexicon import mention, phrases
 from agents.schema import Label, Recommendation, Strict
 from console import shorten

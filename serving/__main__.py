@@ -171,6 +171,7 @@ def sim(
     """Run the simulator: exact, stamped timing and made-up answers, for tests, calibration and failure drills.
 
     Example: python -m serving sim --ttft-ms 50 --itl-ms 10 --port 8100
+
     A storm that ends: python -m serving sim --fault http-429 --fault-first 20 --retry-after-s 1
     """
     settings = SimulatorSettings(

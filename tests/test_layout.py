@@ -65,7 +65,7 @@ def test_every_part_has_modules_to_look_at() -> None:
 
 
 def test_only_tracking_imports_mlflow() -> None:
-    assert importers("mlflow") == {"tracking/runs.py"}
+    assert {path.split("/")[0] for path in importers("mlflow")} == {"tracking"}
 
 
 def test_only_the_locustfile_imports_locust() -> None:

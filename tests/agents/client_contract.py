@@ -6,7 +6,7 @@ The endpoint must take longer than a millisecond for an answer, and longer than 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from serving.endpoint import Endpoint
 
 CANCELLED_AFTER_S = 0.02
 
-Check = Callable[[Endpoint, ClientKind], Awaitable[None]]
+Check = Callable[[Endpoint, ClientKind], Coroutine[Any, Any, None]]
 
 
 def short_body(model: str, **more: Any) -> dict[str, Any]:
@@ -125,8 +125,4 @@ CONTRACT: tuple[Check, ...] = (
 def check_contract(endpoint: Endpoint, kind: ClientKind) -> None:
     """All of it, each check on an event loop of its own."""
     for check in CONTRACT:
-        asyncio.run(_run(check, endpoint, kind))
-
-
-async def _run(check: Check, endpoint: Endpoint, kind: ClientKind) -> None:
-    await check(endpoint, kind)
+        asyncio.run(check(endpoint, kind))

@@ -131,7 +131,10 @@ def test_bad_input_is_found_before_anything_is_asked(tmp_path: Path) -> None:
     prompt.write_text(json.dumps({"name": "mine", "version": 1, "description": "d", "stages": template}))
     for arguments, message in (
         (["run", "gone.yaml"], "gone.yaml: there is no such file"),
-        (["run", EXAMPLES, "--prompt", "fancy"], "prompt 'fancy' is not known; known: brief, few_shot, grounded, plain"),
+        (
+            ["run", EXAMPLES, "--prompt", "fancy"],
+            "prompt 'fancy' is not known; known: brief, few_shot, grounded, plain",
+        ),
         (["run", EXAMPLES, "--policy", "harsh"], "policy 'harsh' is not known; known: adaptive, seed, standard"),
         (["run", EXAMPLES, "--prompt", prompt], "prompt mine: stage ingestion: 'colour' is undefined"),
         (["run", EXAMPLES, "--base-url", "ftp://x"], "--base-url: found 'ftp://x'; allowed is http(s)://HOST:PORT/v1"),
@@ -254,7 +257,7 @@ def test_resume_asks_only_what_has_no_answer(
     start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, files = tmp_path / "out.jsonl", many(tmp_path / "in.jsonl", 30)
-    options = ["--out", out, "--guardrails", "off", "--base-url", start_simulator(**FAST)]
+    options: list[str | Path] = ["--out", out, "--guardrails", "off", "--base-url", start_simulator(**FAST)]
     assert here("run", files, *options) == 0
     rows = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(b"".join(rows[:10]) + rows[10][:50])
@@ -310,7 +313,7 @@ def test_settings_of_the_policy_and_the_deadline_stand_in_every_row(
     start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.jsonl"
-    options = ["--set", "priority.cpu.high=60", "--deadline-ms", "1", "--out", out, "--json"]
+    options: list[str | Path] = ["--set", "priority.cpu.high=60", "--deadline-ms", "1", "--out", out, "--json"]
     assert here("run", EXAMPLES, "--base-url", start_simulator(ttft_ms=3000), *options) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["deadline_ms"] == 1

@@ -219,6 +219,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local store writes and reads back in a tenth of a second."""
+    monkeypatch.setattr(approvals, "_PAUSE_S", 0.2)
+
+
 @pytest.fixture
 def experiment(store: Path, request: pytest.FixtureRequest) -> str:
     return str(request.node.name)
@@ -388,13 +394,35 @@ def test_whoever_finds_anothers_decision_beside_his_own_withdraws(
 
     with monkeypatch.context() as raced:
         raced.setattr(TraceLog, "assess", after_bo)
-        with pytest.raises(
-            BadInput, match=r"^Bo decided on 'orders' at the same moment, so your decision was withdrawn; "
-        ):
+        with pytest.raises(BadInput, match=r"^orders .* was rejected by Bo at .* \(would drop a table\); nothing is"):
             approve("orders", experiment)
     stored = log.get(trace_id)
     assert stored is not None
     assert [(said.by, said.value) for said in stored.assessments] == [("Bo", "rejected")]
+
+
+@needs_mlflow
+def test_whoever_meets_others_at_every_try_gives_up_and_nothing_is_decided(
+    log: TraceLog, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write(content())
+    assess, withdraw, others = TraceLog.assess, TraceLog.withdraw, list[Assessment]()
+
+    def meets(self: TraceLog, trace_id: str, **said: Any) -> Assessment:
+        others.append(assess(self, trace_id, **said | {"by": "Bo"}))
+        return assess(self, trace_id, **said)
+
+    def both_withdraw(self: TraceLog, trace_id: str, mine: Assessment) -> None:
+        withdraw(self, trace_id, mine)
+        withdraw(self, trace_id, others[-1])
+
+    with monkeypatch.context() as raced:
+        raced.setattr(TraceLog, "assess", meets)
+        raced.setattr(TraceLog, "withdraw", both_withdraw)
+        with pytest.raises(BadInput, match=r"^others decided on 'orders' at the same moments, .* withdrawn 4 times; "):
+            approve("orders", experiment)
+    assert len(others) == 4
+    assert approve("orders", experiment).by == "Ada"
 
 
 def racing(experiment: str, people: int) -> list[str]:

@@ -50,6 +50,23 @@ def test_used_without_being_opened_it_says_so() -> None:
         asyncio.run(client.complete(short_body("m")))
 
 
+def test_a_proxy_that_it_cannot_use_is_a_failure_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+
+    async def run() -> EndpointFailed:
+        endpoint = Endpoint("http://endpoint.invalid/v1", "m", SecretStr("EMPTY"))
+        async with make_client(endpoint, max_retries=0) as client:
+            return await failure_of(client, short_body("m"))
+
+    assert str(asyncio.run(run())).startswith("the endpoint cannot be reached: ")
+
+
+def test_no_slot_at_all_is_refused_rather_than_waited_for() -> None:
+    with pytest.raises(ValueError, match="concurrency: found 0"):
+        make_client(Endpoint("http://127.0.0.1:9/v1", "m", SecretStr("EMPTY")), concurrency=0)
+
+
 @pytest.mark.slow
 def test_importing_the_clients_does_not_import_the_sdk() -> None:
     """It takes a second, which every command would wait for."""

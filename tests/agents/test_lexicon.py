@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.lexicon import lexicon, mention, phrases
+from agents.lexicon import advised, lexicon, mention, phrases
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,51 @@ def test_each_phrase_of_a_concept_is_found_as_written(concept: str) -> None:
 def test_no_text_breaks_the_reader(text: str) -> None:
     for concept in ("kafka", "cursor"):
         assert mention(text, concept) is None or mention(text, concept)
+
+
+# --- what is advised -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Kafka is overkill here",
+        "A Kafka cluster costs more than it brings",
+        "Kafka would not help",
+        "Kafka isn't needed",
+        "A pull is cheaper than Kafka",
+        "Prefer a scheduled pull over Kafka",
+        "The volume is too small for Kafka",
+        "Replace Kafka with a daily pull",
+        "Switch from Kafka to a daily pull",
+        "Small volumes rule out Kafka",
+        "Neither Flink nor Kafka",
+        "Measure the lag before adding Kafka",
+        "Add Kafka if the volume grows",
+        "When the volume grows, add Kafka",
+    ],
+)
+def test_what_is_set_aside_or_put_under_a_condition_is_mentioned_but_not_advised(text: str) -> None:
+    assert advised(text, "kafka") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Put Kafka in front",
+        "Use Kafka because polling is too slow",
+        "Use Kafka, which does not lose events",
+        "Use Kafka and never poll",
+        "Replace polling with Kafka",
+        "Kafka is needed: polling is not enough",
+        "If it fails, retry. Use Kafka",
+        "Polling is overkill; use Kafka",
+    ],
+)
+def test_what_is_advised(text: str) -> None:
+    assert advised(text, "kafka") == "kafka"
+
+
+@given(text=st.text(alphabet=st.sampled_from("kafka not if , . is overkill than \n"), max_size=60))
+def test_what_is_advised_is_mentioned(text: str) -> None:
+    assert advised(text, "kafka") is None or mention(text, "kafka")

@@ -25,7 +25,7 @@ from agents.guardrails import GuardrailMode
 from agents.orchestrator import AgenticDataOrchestrator, summary
 from agents.prompt import PromptVariant, load_prompt
 from agents.reply import EndpointFailed, Reply, UnusableReply, parse
-from agents.schema import ErrorClass, PipelineReport, Stage
+from agents.schema import PipelineReport, Stage
 from agents.spec import PipelineSpec
 from serving.endpoint import Endpoint
 from serving.simulator import Fault, SimulatorSettings, listen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def prefixes(name: str, series: Sequence[float], policy: Policy = STANDARD, /, *
 
 
 def changes(labels: Sequence[str]) -> int:
-    return sum(before != after for before, after in zip(labels, labels[1:], strict=False))
+    return sum(before != after for before, after in pairwise(labels))
 
 
 def reasons(label: Label) -> list[str]:
@@ -266,7 +267,7 @@ def test_a_constant_history_of_any_length_gives_one_label(policy: str, value: fl
 
 @given(value=st.floats(0, 100), length=st.integers(1, 30))
 def test_adaptive_changes_a_constant_historys_label_only_when_it_comes_to_know_it(value: float, length: int) -> None:
-    """Until there are 20 earlier readings the fixed threshold holds; what is usual for this pipeline then is no alarm."""
+    """Until there are 20 earlier readings the fixed threshold holds; then what is usual here is no alarm."""
     labels = prefixes("cpu", [value] * length, POLICIES["adaptive"])
     assert len(set(labels[:20])) == 1
     assert len(set(labels[20:])) <= 1
@@ -287,15 +288,16 @@ def test_adaptive_takes_what_is_unusual_for_this_pipeline_for_high() -> None:
     label = of_series("cpu", [*quiet, 65, 65, 65], POLICIES["adaptive"])
     assert label.value == "HIGH"
     assert reasons(label) == [
-        "cpu_percent is 65, above 62 (own threshold: the 0.9 quantile of 32 earlier readings is 20, kept within 60 to 80)"
+        "cpu_percent is 65, above 62 "
+        "(own threshold: the 0.9 quantile of 32 earlier readings is 20, kept within 60 to 80)"
     ]
 
 
 def test_adaptive_is_not_moved_by_outliers() -> None:
-    with_outliers = [*([62.0] * 30), 100.0, 0.0, 100.0]
-    label = of_series("memory", [*with_outliers, 66, 66, 66], POLICIES["adaptive"])
-    assert "own threshold: the 0.9 quantile of 35 earlier readings is 66" not in reasons(label)[0]
-    assert label.value == of_series("memory", [*([62.0] * 33), 66, 66, 66], POLICIES["adaptive"]).value == "HIGH"
+    with_outliers = [*([62.0] * 60), 100.0, 0.0, 100.0, 66, 66, 66]
+    label = of_series("memory", with_outliers, POLICIES["adaptive"])
+    assert label.value == "HIGH"
+    assert "the 0.9 quantile of 65 earlier readings is 62)" in reasons(label)[0]
 
 
 def test_adaptive_keeps_critical_where_it_is() -> None:
@@ -347,13 +349,15 @@ def test_two_readings_are_too_few_for_a_forecast_and_one_has_no_spacing() -> Non
 
 
 def test_the_newest_reading_follows_the_last_one_by_the_median_spacing() -> None:
-    """One gap of ten days does not make the growth look slow: 50 GB came in the last hour, the line is over four readings."""
-    gap = [{"at": START, "storage_used": 800}]
-    hours = [{"at": START + timedelta(days=10, hours=number), "storage_used": 800 + 40 * number} for number in range(3)]
-    label = judged(storage_used=920, storage_total=1000, history=[*gap, *hours])
-    regular = judged(storage_used=920, storage_total=1000, history=hours)
-    assert regular.value == "CRITICAL"
-    assert label.value == "NORMAL"  # the line through all of them is flat: what a straight line cannot tell
+    """Minutes, minutes, a gap of a day, minutes: the newest comes minutes after the last, not a third of a day."""
+    minutes = [0, 10, 20, 24 * 60, 24 * 60 + 10]
+    history = [{"at": START + timedelta(minutes=at), "error_rate": 0.6} for at in minutes]
+    assert reasons(judged(error_rate=0.6, availability_slo_percent=99.9, history=history)) == [
+        "the error budget burns 6 times too fast over 30 min and 6 times over 360 min, at least 6"
+    ]
+    steps = [{"at": one["at"], "storage_used": 100 + number * 10} for number, one in enumerate(history)]
+    label = judged(storage_used=151, storage_total=160, history=steps)
+    assert label.value == "HIGH"  # by hand: least squares over 0, 10, 20, 1440, 1450, 1460 min
 
 
 @pytest.mark.parametrize(
@@ -362,8 +366,10 @@ def test_the_newest_reading_follows_the_last_one_by_the_median_spacing() -> None
         ([1.44] * 13, "CRITICAL"),
         ([1.43] * 13, "HIGH"),
         ([0] * 72 + [1.44], "NORMAL"),
-        ([0] * 61 + [1.44] * 12, "HIGH"),
-        ([1.44] * 72 + [0], "NORMAL"),
+        ([0] * 61 + [1.44] * 12, "CRITICAL"),
+        ([0] * 63 + [1.44] * 10, "NORMAL"),
+        ([1.44] * 72 + [0], "HIGH"),
+        ([1.44] * 66 + [0] * 7, "NORMAL"),
         ([0.6] * 73, "HIGH"),
         ([0.59] * 73, "NORMAL"),
     ],
@@ -456,8 +462,8 @@ def test_worse_machines_never_lower_a_priority(policy: str, data: st.DataObject)
     known = data.draw(st.sets(st.sampled_from(sorted(WORSE_WHEN_HIGHER))))
     metrics = {name: data.draw(WORSE_WHEN_HIGHER[name], name) for name in sorted(known)}
     worse = {name: max(value, data.draw(WORSE_WHEN_HIGHER[name], name)) for name, value in metrics.items()}
-    before = priority(InfrastructureMetrics(**metrics, **FIXED), POLICIES[policy])
-    after = priority(InfrastructureMetrics(**worse, **FIXED), POLICIES[policy])
+    before = priority(InfrastructureMetrics.model_validate({**metrics, **FIXED}), POLICIES[policy])
+    after = priority(InfrastructureMetrics.model_validate({**worse, **FIXED}), POLICIES[policy])
     assert rank(after) >= rank(before)
 
 
@@ -511,8 +517,8 @@ def test_knowing_less_makes_a_label_unknown_or_keeps_it_from_getting_worse(polic
         cautious = with_settings(cautious, ["priority.cpu.weak_signal=null"])
     metrics = {name: data.draw(values, name) for name, values in WORSE_WHEN_HIGHER.items()}
     gone = data.draw(st.sampled_from(sorted(metrics)))
-    before = priority(InfrastructureMetrics(**metrics, **FIXED), cautious)
-    after = priority(InfrastructureMetrics(**{**metrics, gone: None}, **FIXED), cautious)
+    before = priority(InfrastructureMetrics.model_validate({**metrics, **FIXED}), cautious)
+    after = priority(InfrastructureMetrics.model_validate({**metrics, gone: None, **FIXED}), cautious)
     assert rank(after) <= rank(before)
     assert (after.value == UNKNOWN) == (gone in {"cpu_percent", "memory_percent"})
 
@@ -643,9 +649,9 @@ def test_a_file_of_ones_own_is_a_policy_whose_other_rules_are_off(tmp_path: Path
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("high: 80", "hihg: 80", ":4: unknown key 'priority.cpu.hihg'; allowed: critical, high, tolerance, weak_signal"),
+        ("high: 80", "hihg: 80", ":4: unknown key 'priority.cpu.hihg'; allowed: critical, high, tolerance, weak_"),
         ("critical: 95, high", "critical: 140, high", ":4: priority.cpu.critical: found 140; "),
-        ("critical: 95, high", "critical: 70, high", ":4: priority.cpu: high (80) plus tolerance (0) must not be above "),
+        ("critical: 95, high", "critical: 70, high", ":4: priority.cpu: high (80) plus tolerance (0) must not be "),
         ("low: 90", "low: 40", ":3: severity.mean: medium (50) must not be above low (40)"),
         ("description: a test", "describe: a test", ":1: description: is missing; unknown key 'describe'; "),
         ("name: mine", "name: [", ":3: is not YAML: did not find expected"),
@@ -704,7 +710,7 @@ def test_a_rule_is_switched_off_by_null_and_on_by_all_its_numbers() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("priority.cpu.hihg=75", "priority.cpu.hihg: unknown; allowed in priority.cpu: critical, high, tolerance, weak_signal"),
+        ("priority.cpu.hihg=75", "priority.cpu.hihg: unknown; allowed in priority.cpu: critical, high, tolerance"),
         ("priority.cpux.high=75", "priority.cpux.high: unknown; allowed in priority: cpu, memory, mean, "),
         ("priority.cpu.high.x=75", "priority.cpu.high.x: unknown; allowed in priority.cpu: critical, "),
         ("cpu=75", "cpu: unknown; allowed: severity, priority"),
@@ -722,16 +728,16 @@ def test_a_rule_is_switched_off_by_null_and_on_by_all_its_numbers() -> None:
         ("priority.cpu.high=" + "[" * 100_000, "priority.cpu.high=[[[["),
         ("priority.cpu=75", "priority.cpu: found 75; allowed: a mapping of critical, high, tolerance, weak_signal"),
         ("priority.cpu=null", "priority.cpu: found None; allowed: a mapping of "),
-        ("priority.damping.for_readings=2.5", "priority.damping.for_readings: found 2.5; input should be a valid integer"),
+        ("priority.damping.for_readings=2.5", "priority.damping.for_readings: found 2.5; input should be a valid int"),
         ("priority.cpu.high=84", "priority.cpu: high (84) plus tolerance (2) must not be above critical (85)"),
         ("severity.floors.high=81", "severity.floors: high (81) must not be above medium (80)"),
         ("severity.mean.medium=86", "severity.mean: medium (86) must not be above low (85)"),
         ("severity.critical_floors.medium=79", "severity.critical_floors: high (80) must not be above medium (79)"),
         ("severity.critical_floors.high=50", "severity: critical_floors must not be below floors"),
         ("severity.freshness.high=0.5", "severity.freshness: medium (1) must not be above high (0.5)"),
-        ("priority.disk.critical_within_h=25", "priority.disk: critical_within_h (25) must not be above high_within_h (24)"),
-        ("priority.error_budget.high.rate=15", "priority.error_budget: high.rate (15) must not be above critical.rate (14.4)"),
-        ("priority.error_budget.high.short_min=360", "priority.error_budget.high: short_min (360) must be below long_min (360)"),
+        ("priority.disk.critical_within_h=25", "priority.disk: critical_within_h (25) must not be above high_within_h"),
+        ("priority.error_budget.high.rate=15", "priority.error_budget: high.rate (15) must not be above critical.rate"),
+        ("priority.error_budget.high.short_min=360", "priority.error_budget.high: short_min (360) must be below long"),
         ("priority.latency.high_percent_of_slo=2", "priority: damping.margin (3) must be below every threshold (2), "),
         ("priority.mean.high=86", "priority: mean.high (86) must not be above critical (85)"),
     ],
@@ -747,7 +753,7 @@ def test_a_wrong_setting_is_refused_with_its_name_and_what_is_allowed(setting: s
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("priority.adaptive.highest=84", "priority: adaptive.highest (84) plus cpu.tolerance (2) must not be above cpu.critical (85)"),
+        ("priority.adaptive.highest=84", "priority: adaptive.highest (84) plus cpu.tolerance (2) must not be "),
         ("priority.adaptive.lowest=81", "priority.adaptive: lowest (81) must not be above highest (80)"),
         ("priority.memory.high=null", "priority: adaptive needs memory.high, which holds while the history is short"),
     ],
@@ -833,7 +839,7 @@ def test_a_pipelines_changes_apply_to_the_runs_policy(changes: dict[str, Any]) -
 def test_a_pipelines_policy_decides_its_labels() -> None:
     spec = own({"priority.cpu.high": 50}).model_copy(
         update={"infrastructure_metrics": InfrastructureMetrics(cpu=60, memory=20)}
-    )  # type: ignore[call-arg]
+    )
     label = labels_for(spec, STANDARD)[Stage.INFRASTRUCTURE]
     assert label
     assert (label.value, label.policy) == ("HIGH", "standard (changed)")
@@ -880,7 +886,7 @@ def test_a_pipelines_wrong_policy_is_refused_with_its_field(policy: object, mess
 
 def test_a_deeply_nested_policy_is_refused_and_does_not_overflow() -> None:
     deep: dict[str, Any] = {}
-    for _ in range(100_000):
+    for _ in range(10_000):
         deep = {"cpu": deep}
     spec = own(None).model_copy(update={"policy": {"priority": deep}})
     with pytest.raises(BadInput, match=r"^policy\.priority\.cpu\.cpu: unknown"):
@@ -900,7 +906,11 @@ def test_a_deeply_nested_policy_is_refused_and_does_not_overflow() -> None:
 def test_whatever_a_pipeline_asks_for_gives_a_policy_or_one_line(changes: dict[str, Any]) -> None:
     spec = own(None).model_copy(update={"policy": changes})
     try:
-        assert isinstance(policy_for(spec, STANDARD), Policy)
+        policy = policy_for(spec, STANDARD)
     except BadInput as refused:
-        assert "\n" not in str(refused)
-        assert str(refused).startswith("policy.")
+        message = str(refused)
+    else:
+        assert isinstance(policy, Policy)
+        return
+    assert "\n" not in message
+    assert message.startswith("policy.")

@@ -17,7 +17,8 @@ from agents.answers import AnswerForm, answer_schema, read_answer
 from agents.files import read_pipelines
 from agents.guardrails import violations
 from agents.policy import load_policy, policy_names
-from agents.prompt import BARE, FULL, chat_body, check_renders, facts_for, load_prompt, prompt_names, render
+from agents.prompt import chat_body, facts_for, load_prompt, prompt_names, render
+from agents.prompt_check import BARE, FULL, check_renders
 from agents.prompts_command import bounds, prompts
 from agents.requests import labels_for, requests_for
 from agents.schema import Label, RuleFired, Stage
@@ -236,16 +237,15 @@ def test_prompts_stay_small(name: str) -> None:
 
 def parts_of(spec: PipelineSpec) -> st.SearchStrategy[PipelineSpec]:
     """The pipeline with any of what may be left out left out."""
-    whole = spec.model_dump(mode="json", exclude={"policy"})
-    fields = [(part, name) for part in ("source", "quality_metrics", "infrastructure_metrics") for name in whole[part]]
-    optional = [field for field in fields if field != ("source", "type")]
+    whole = spec.model_dump(mode="json", include={"source", "quality_metrics", "infrastructure_metrics"})
+    optional = [(part, name) for part in whole for name in whole[part] if (part, name) != ("source", "type")]
 
     def without(gone: set[tuple[str, str]]) -> PipelineSpec:
-        kept = {part: {} for part, _ in fields} | {"id": "part"}  # type: ignore[var-annotated]
-        for part, name in fields:
-            if (part, name) not in gone:
-                kept[part][name] = whole[part][name]
-        return PipelineSpec.model_validate(kept)
+        kept: dict[str, Any] = {
+            part: {name: value for name, value in fields.items() if (part, name) not in gone}
+            for part, fields in whole.items()
+        }
+        return PipelineSpec.model_validate({"id": "part", **kept})
 
     return st.sets(st.sampled_from(optional)).map(without)
 

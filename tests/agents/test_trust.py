@@ -274,7 +274,8 @@ def test_rows_in_are_rows_out_each_failure_has_its_class_and_nothing_is_left_run
 
     async def run() -> list[PipelineReport]:
         endpoint = Endpoint(base_url, MODEL, SecretStr("EMPTY"))
-        async with make_client(endpoint, client_kind, timeout_s=0.5, max_retries=0) as client:
+        timeout_s = 0.3 if fault is Fault.NO_ANSWER else 20
+        async with make_client(endpoint, client_kind, timeout_s=timeout_s, max_retries=0) as client:
             orchestrator = AgenticDataOrchestrator(client, MODEL, guardrails=OFF)
             reports = await orchestrator.process_all(entries, concurrency=3)
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []

@@ -17,8 +17,12 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
+from agents.client import ClientKind
+from serving.endpoint import Endpoint
 from serving.vllm_server import healthy
+from tests.agents.client_contract import check_contract
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -85,6 +89,7 @@ def test_the_example_pipelines_get_labels_with_reasons_and_three_recommendations
     assert labels == [("LOW", "HIGH"), ("LOW", "NORMAL")]
     for pipeline in document["pipelines"]:
         assert pipeline["status"] == "completed"
+        assert pipeline["trace_id"]
         assert all(rule["reason"] for label in ("severity", "priority") for rule in pipeline[label]["rules"])
         assert [stage["stage"] for stage in pipeline["stages"]] == ["ingestion", "quality", "infrastructure"]
         for stage in pipeline["stages"]:
@@ -95,11 +100,16 @@ def test_the_example_pipelines_get_labels_with_reasons_and_three_recommendations
             assert stage["latency_s"] > 0
 
 
+@pytest.mark.parametrize("kind", ["lean", "openai"])
+def test_both_clients_keep_their_contract_on_the_engine(engine: Engine, kind: ClientKind) -> None:
+    check_contract(Endpoint(engine.status()["base_url"], engine.status()["model"], SecretStr("EMPTY")), kind)
+
+
 def test_an_answer_cut_by_max_tokens_is_a_failed_stage_that_says_so(engine: Engine) -> None:
     short = engine.folder / "short.yaml"
     text = (REPOSITORY / "agents" / "prompts" / "plain.yaml").read_text("utf8")
     short.write_text(text.replace("sampling:\n", "sampling:\n  max_tokens: 5\n").replace("name: plain", "name: short"))
-    arguments = ["run", "examples/pipelines.yaml", "--prompt", str(short), "--json"]
+    arguments = ["run", "examples/pipelines.yaml", "--prompt", str(short), "--guardrails", "off", "--json"]
     document = json.loads(engine.run("agents", *arguments, expect=3).stdout)
     assert document["pipelines_in"] == sum(document["pipelines_out"].values()) == 2
     assert "cut off at 5 tokens" in document["pipelines"][0]["stages"][0]["error"]

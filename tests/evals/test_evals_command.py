@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agents.agent import make_client
+from agents.client import make_client
 from console import BadInput, CannotJudge
 from evals import __main__ as command
 from evals.case import load_cases

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.agent import make_client
+from agents.client import make_client
 from evals.record import metrics, sample_table
 from evals.runner import Sample, estimates, run
 from evals.scorers import SCORERS

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.lexicon import phrases
 from agents.policy import load_policy
-from agents.requests import label_for
+from agents.requests import labels_for
 from agents.schema import IngestionMode, Stage
 from agents.spec import PipelineSpec
 from evals.case import Case
 from evals.generate import ROWS, generate
-from agents.lexicon import phrases
 from evals.scorers import (
     SCORERS,
     Answered,
@@ -48,7 +48,7 @@ def case(stage: Stage, **more: Any) -> Case:
 
 
 def answered(the_case: Case, raw: str) -> Answered:
-    return Answered(the_case, label_for(the_case.stage, the_case.spec, STANDARD), raw)
+    return Answered(the_case, labels_for(the_case.spec, STANDARD)[the_case.stage], raw)
 
 
 def advice(*sentences: str, mode: str | None = None) -> str:

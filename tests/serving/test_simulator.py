@@ -149,8 +149,12 @@ def test_small_events_are_not_held_back_by_nagles_algorithm() -> None:
     async def run() -> None:
         app = make_app(SimulatorSettings(ttft_ms=0, itl_ms=0))
         app.on_response_prepare.append(look)
-        async with TestServer(app) as server, aiohttp.ClientSession() as session:
-            await session.post(server.make_url("/v1/chat/completions"), json=body(stream=True))
+        async with (
+            TestServer(app) as server,
+            aiohttp.ClientSession() as session,
+            session.post(server.make_url("/v1/chat/completions"), json=body(stream=True)) as answer,
+        ):
+            await answer.read()
 
     asyncio.run(run())
     assert len(seen) == 1
