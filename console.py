@@ -80,6 +80,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
+def one_line(text: str) -> str:
+    """`text` with its line ends and other control characters as spaces: data must not look like a line of ours."""
+    return " ".join(printable(text).split())
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:
     """Print rows for people on stderr; `right` names the columns of numbers."""
     numbers = set(right)

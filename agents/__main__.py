@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import resource
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,15 +28,19 @@ from agents.prompt import DEFAULT_PROMPT, load_prompt
 from agents.prompt_check import check_renders
 from agents.prompts_command import prompts
 from agents.rows import RowFile, Unfinished
-from agents.schema import PipelineReport, StageReport
+from agents.schema import PipelineReport, Stage, StageReport
 from agents.tally import Tally
-from console import BadInput, CannotJudge, say
+from console import BadInput, CannotJudge, ExitCode, one_line, say
 from serving.endpoint import connect
 
 app = console.command_group(__doc__ or "")
 app.command()(policies)
 app.command()(prompts)
 app.add_typer(approvals, name="approvals")
+
+
+_OTHER_FILES = 200
+"""Open files beside the connections: libraries, rows, the trace store."""
 
 
 class ClientChoice(StrEnum):
@@ -80,6 +87,7 @@ def run(
     """
     if resume and out is None:
         raise BadInput("--resume: needs --out FILE.jsonl, the file to go on with")
+    _allow_connections(concurrency * len(Stage))
     variant, rules = load_prompt(prompt), with_settings(load_policy(policy), settings or [])
     check_renders(variant)
     entries = PipelineFiles(files)
@@ -96,43 +104,70 @@ def run(
         client=_client(client, small=small),
         trace=trace,
     )
-    left: Iterable[Entry] = entries
-    count, kept = entries.count, 0
-    if resume and out:
-        left = unfinished = Unfinished(out, setup.condition(), entries)
-        count, kept = unfinished.count, unfinished.kept
-        say(f"{kept} of {entries.count} pipelines have their answer in {out}; {count} are asked now")
-    sink = _open_sink(out, setup, resume=resume)
+    work = _resumed(out, setup, entries) if resume and out else _Work(entries, entries.count, _new_rows(out, setup))
     shown = _Shown(SMALL_RUN if not as_json else None)
-    outcome = _ask(setup, left, count, sink, shown, small=small)
+    outcome = _ask(setup, work, shown, small=small)
     if as_json:
-        print(json.dumps(_document(setup, outcome, shown.reports, kept), indent=2, ensure_ascii=False))
+        print(json.dumps(_document(setup, outcome, shown.reports, work.kept), indent=2, ensure_ascii=False))
     else:
         _print(setup, outcome.tally, shown)
-    _finish(outcome, count, out)
+    _finish(outcome, work, out)
 
 
-def _ask(
-    setup: Setup, left: Iterable[Entry], count: int | None, sink: RowFile | None, shown: _Shown, *, small: bool
-) -> Outcome:
+@dataclass(frozen=True)
+class _Work:
+    """What is to do, and where its rows go."""
+
+    entries: Iterable[Entry]
+    count: int | None
+    rows: RowFile | None
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """Rows of an earlier run that stay, by status."""
+    traces_replaced: Sequence[str] = ()
+
+
+def _new_rows(out: Path | None, setup: Setup) -> RowFile | None:
+    return RowFile.new(out, setup.condition()) if out else None
+
+
+def _resumed(out: Path, setup: Setup, entries: PipelineFiles) -> _Work:
+    left = Unfinished(out, setup.condition(), entries, traces_wanted=setup.trace is not TraceMode.NONE)
+    say(f"{left.kept.total()} of {entries.count} pipelines have their answer in {out}; {left.count} are asked now")
+    return _Work(left, left.count, left.rows, left.kept, left.traces_replaced)
+
+
+def _ask(setup: Setup, work: _Work, shown: _Shown, *, small: bool) -> Outcome:
+    rows = work.rows
     try:
         with console.progress("pipelines") as bar:
-            task = bar.add_task(f"asking {setup.endpoint.model}", total=count)
+            task = bar.add_task(f"asking {setup.endpoint.model}", total=work.count)
 
-            def ended(entry: Entry, report: PipelineReport) -> None:
-                if sink:
-                    sink.write(entry, report)
-                shown.add(entry, report)
+            def ended(number: int, entry: Entry, report: PipelineReport) -> None:
+                if rows:
+                    rows.write(entry, report)
+                shown.add(number, report)
                 bar.advance(task)
 
-            return uvloop.run(ask_all(setup, shown.numbered(left), ended, small=small))
+            asking = ask_all(setup, work.entries, ended, small=small, traces_replaced=work.traces_replaced)
+            return uvloop.run(asking)
     except KeyboardInterrupt:
-        hint = f"; the same command with --resume goes on with {sink.path}" if sink else "; nothing was kept: no --out"
+        hint = f"; the same command with --resume goes on with {rows.path}" if rows else "; nothing was kept: no --out"
         say(f"stopped after {shown.ended} pipelines{hint}")
         raise
     finally:
-        if sink:
-            sink.close()
+        if rows:
+            rows.close()
+
+
+def _allow_connections(most: int) -> None:
+    """Raise this process's limit on open files where it would not do: its error would look like the endpoint's."""
+    needed = most + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise BadInput(f"--concurrency: needs {needed} open files, and this user may have {hard} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _client(choice: ClientChoice, *, small: bool) -> ClientKind:
@@ -141,32 +176,17 @@ def _client(choice: ClientChoice, *, small: bool) -> ClientKind:
     return "openai" if choice is ClientChoice.OPENAI else "lean"
 
 
-def _open_sink(out: Path | None, setup: Setup, *, resume: bool) -> RowFile | None:
-    """The file of rows; opened last, so that nothing is made or kept busy when there is nothing to write."""
-    if out is None:
-        return None
-    return RowFile(out, setup.condition()) if resume else RowFile.new(out, setup.condition())
-
-
 class _Shown:
     """The reports that are shown one by one, in their entries' order: all, or the first few of a run of any length."""
 
     def __init__(self, most: int | None) -> None:
         self.most = most
         self.ended = 0
-        self._numbers: dict[int, int] = {}
         self._reports: list[tuple[int, PipelineReport]] = []
 
-    def numbered(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The same entries, their order noted as they are drawn."""
-        for number, entry in enumerate(entries):
-            self._numbers[id(entry)] = number
-            yield entry
-
-    def add(self, entry: Entry, report: PipelineReport) -> None:
+    def add(self, number: int, report: PipelineReport) -> None:
         """Note that an entry has its report."""
         self.ended += 1
-        number = self._numbers.pop(id(entry))
         if self.most is None or len(self._reports) < self.most:
             self._reports.append((number, report))
 
@@ -181,25 +201,29 @@ class _Shown:
         return self.ended == len(self._reports)
 
 
-def _finish(outcome: Outcome, count: int | None, out: Path | None) -> None:
+def _finish(outcome: Outcome, work: _Work, out: Path | None) -> None:
     tally = outcome.tally
-    if count is not None and tally.pipelines != count:
+    if work.count is not None and tally.pipelines != work.count:
         raise CannotJudge(
-            f"{count} pipelines were to be asked, {tally.pipelines} have a row: read {out or 'the output'}"
+            f"{work.count} pipelines were to be asked, {tally.pipelines} have a row: read {out or 'the output'}"
         )
     if outcome.failures_untraced:
-        say(f"{outcome.failures_untraced} more failed pipelines have no trace; their errors are in {out or 'no file'}")
+        told = f"their errors are in {out}" if out else "with --out their errors are kept"
+        say(f"{outcome.failures_untraced} more failed pipelines have no trace; {told}")
     if outcome.trace_problem:
         raise CannotJudge(f"traces are missing, and with them what a person could decide on: {outcome.trace_problem}")
-    raise typer.Exit(tally.exit_code())
+    refused = ExitCode.BAD_INPUT if work.kept.get("invalid") else None
+    raise typer.Exit(refused or tally.exit_code())
 
 
-def _document(setup: Setup, outcome: Outcome, reports: list[PipelineReport], kept: int) -> dict[str, Any]:
+def _document(setup: Setup, outcome: Outcome, reports: list[PipelineReport], kept: Mapping[str, int]) -> dict[str, Any]:
+    """pipelines_out counts what an earlier run left as well; counts and pipelines are those asked now."""
+    every = Counter(outcome.tally.statuses) + Counter(kept)
     return {
         **setup.condition(),
-        "pipelines_in": outcome.tally.pipelines + kept,
-        "pipelines_kept": kept,
-        "pipelines_out": dict(outcome.tally.statuses),
+        "pipelines_in": every.total(),
+        "pipelines_kept": sum(kept.values()),
+        "pipelines_out": dict(every),
         "counts": outcome.tally.document(),
         "pipelines": [
             {**report.model_dump(mode="json"), "stages_completed": report.stages_completed} for report in reports
@@ -237,9 +261,9 @@ def _title(setup: Setup, count: int) -> str:
 
 
 def _print_report(report: PipelineReport) -> None:
-    say(f"\n{report.pipeline_id}  ({report.status})")
+    say(f"\n{one_line(report.pipeline_id)}  ({report.status})")
     if not report.stages and report.error:
-        say(f"  refused: {report.error}")
+        say(f"  refused: {one_line(report.error)}")
     for label in (report.severity, report.priority):
         if label:
             say(f"  {label.kind} {label.value}: {'; '.join(rule.reason for rule in label.rules)}")
@@ -247,25 +271,39 @@ def _print_report(report: PipelineReport) -> None:
         _print_stage(stage)
     if report.requires_approval:
         where = f" (trace {report.trace_id})" if report.trace_id else ""
-        say(f"  a person has to decide{where}: {'; '.join(report.approval_reasons)}")
+        say(f"  a person has to decide{where}: {one_line('; '.join(report.approval_reasons))}")
 
 
 def _print_stage(stage: StageReport) -> None:
-    cost = f"{stage.output_tokens} tokens, {stage.latency_s:.1f} s" if stage.latency_s is not None else "no answer"
-    say(f"  {stage.stage} ({cost})")
+    say(f"  {stage.stage} ({_cost(stage)})")
     advice = stage.recommendation
+    if stage.error:
+        say(f"    failed: {one_line(stage.error)}")
     if advice is None:
-        say(f"    failed: {stage.error}")
         return
-    if stage.source == "fallback":
-        late = "the model did not answer in time"
-        say(f"    from the rules: {late if stage.fallback_because == 'deadline' else _broken(stage)}")
+    if stage.fallback_because:
+        say(f"    from the rules: {_why_from_rules(stage)}")
     mode = f"[{advice.mode}] " if advice.mode else ""
-    say(f"    {mode}{advice.summary}")
+    say(f"    {mode}{one_line(advice.summary)}")
     for action in advice.actions:
-        say(f"    - {action}")
+        say(f"    - {one_line(action)}")
     for violation in stage.violations:
-        say(f"    breaks {violation.rule}: {violation.told}")
+        say(f"    breaks {violation.rule}: {one_line(violation.told)}")
+
+
+def _cost(stage: StageReport) -> str:
+    if stage.latency_s is None:
+        return "no answer"
+    tokens = "unknown" if stage.output_tokens is None else stage.output_tokens
+    return f"{tokens} tokens, {stage.latency_s:.1f} s"
+
+
+def _why_from_rules(stage: StageReport) -> str:
+    if stage.fallback_because == "deadline":
+        return "the model did not give a usable answer in time"
+    if stage.fallback_because == "endpoint":
+        return "the endpoint gave no answer"
+    return _broken(stage)
 
 
 def _broken(stage: StageReport) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from agents.client import ChatClient
 from agents.fallback import fallback
@@ -13,12 +14,15 @@ from agents.policy import DEFAULT_POLICY, Policy, load_policy
 from agents.prompt import DEFAULT_PROMPT, PromptVariant, load_prompt
 from agents.reply import AgentError, EndpointFailed, Reply, UnusableReply, parse
 from agents.requests import Labels, StageRequest, labels_for, stage_request
-from agents.schema import ErrorClass, Recommendation, Rejected, Stage, Violation
+from agents.schema import ErrorClass, FallbackReason, Recommendation, Rejected, Stage, Violation
 from agents.spec import PipelineSpec
 from console import BadInput, shorten
 
 HISTORY_LIMIT = 100
 """Exchanges an agent remembers: enough to look back at, few enough that a long run stays small."""
+
+ANSWER_CHARACTERS = 16_000
+"""Of an answer that cannot be given, how much is kept: a recommendation has some 500."""
 
 _QUOTED_CHARACTERS = 1500
 """How much of a rejected answer is shown to the model again."""
@@ -31,15 +35,20 @@ class Answer:
     recommendation: Recommendation
     replies: tuple[Reply, ...]
     """Every answer the model gave, the last one last."""
-    source: Literal["model", "fallback"] = "model"
+    because: FallbackReason | None = None
+    """Why the recommendation is the rules' and not the model's."""
     violations: tuple[Violation, ...] = ()
     """What the recommendation breaks all the same: only with guardrails set to warn."""
     rejected: tuple[Rejected, ...] = ()
     """Answers that guardrails did not let through."""
+    error: AgentError | None = None
+    """What the endpoint failed with, where the rules stand in for it."""
 
     @property
-    def reply(self) -> Reply:
-        """The last answer, with the tokens and seconds of all of them."""
+    def reply(self) -> Reply | None:
+        """The last answer, with the tokens and seconds of all of them; None when there was none."""
+        if not self.replies:
+            return None
         first, *others = self.replies
         for other in others:
             first = other.model_copy(
@@ -51,6 +60,13 @@ class Answer:
                 }
             )
         return first
+
+
+def _bounded(reply: Reply | None) -> Reply | None:
+    """A reply as it may be remembered: an endpoint may answer with megabytes."""
+    if reply is None or len(reply.text) <= ANSWER_CHARACTERS:
+        return reply
+    return reply.model_copy(update={"text": reply.text[:ANSWER_CHARACTERS]})
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
@@ -100,31 +116,44 @@ class LightweightLLMAgent:
         """Send one chat completion and return its text and cost. Raises EndpointFailed."""
         return await self.client.complete(body)
 
-    async def recommend(self, spec: PipelineSpec, labels: Labels | None = None) -> Answer:
+    async def recommend(
+        self, spec: PipelineSpec, labels: Labels | None = None, *, until_s: float | None = None
+    ) -> Answer:
         """Ask about one pipeline; what the guardrails do not let through is asked again once, then left to the rules.
 
-        labels: what the policy gave, when the caller has it already. Raises AgentError.
+        labels: what the policy gave, when the caller has it already. until_s: a moment on the event loop's clock; what
+        the model has not answered by then, or the endpoint fails to, comes from the rules. Raises AgentError.
         """
         try:
             labels = labels or labels_for(spec, self.policy)
             request = stage_request(self.stage, spec, self.prompt, labels, self.model)
         except BadInput as error:
             raise AgentError(str(error), ErrorClass.BAD_INPUT) from None
-        first = await self._try(request, spec)
-        if first.given:
-            return Answer(first.given, (first.reply,), violations=first.broken)
-        rejected = Rejected(answer=first.reply.text, violations=first.broken)
         instead = fallback(self.stage, spec, request.label)
         try:
-            second = await self._try(_asked_again(request, rejected), spec)
-        except EndpointFailed:
+            async with asyncio.timeout_at(until_s):
+                first = await self._try(request, spec)
+        except TimeoutError:
+            return Answer(instead, (), "deadline")
+        except EndpointFailed as error:
+            if until_s is None:
+                raise
+            return Answer(instead, (), "endpoint", error=error)
+        if first.given:
+            return Answer(first.given, (first.reply,), violations=first.broken)
+        rejected = _rejected(first)
+        try:
+            async with asyncio.timeout_at(until_s):
+                second = await self._try(_asked_again(request, rejected), spec)
+        except TimeoutError:
+            return Answer(instead, (first.reply,), "deadline", rejected=(rejected,))
+        except EndpointFailed as error:
             # The first answer may not be given and no second one comes: that is what the rules are for.
-            return Answer(instead, (first.reply,), "fallback", rejected=(rejected,))
+            return Answer(instead, (first.reply,), "guardrails", rejected=(rejected,), error=error)
         replies = (first.reply, second.reply)
         if second.given:
             return Answer(second.given, replies, rejected=(rejected,))
-        both = (rejected, Rejected(answer=second.reply.text, violations=second.broken))
-        return Answer(instead, replies, "fallback", rejected=both)
+        return Answer(instead, replies, "guardrails", rejected=(rejected, _rejected(second)))
 
     async def _try(self, request: StageRequest, spec: PipelineSpec) -> _Try:
         """Ask once and judge the answer. Raises AgentError; without enforcement that includes UnusableReply."""
@@ -133,10 +162,10 @@ class LightweightLLMAgent:
             reply = await self.generate_response(request.body)
             advice, broken = self._judged(request, spec, reply)
         except AgentError as error:
-            self.history.append(Exchange(request, reply, str(error)))
+            self.history.append(Exchange(request, _bounded(reply), str(error)))
             raise
         told = "; ".join(violation.told for violation in broken) or None
-        self.history.append(Exchange(request, reply, told))
+        self.history.append(Exchange(request, _bounded(reply), told))
         held_back = broken and self.guardrails is GuardrailMode.ENFORCE
         return _Try(reply, None if held_back else advice, broken)
 
@@ -155,6 +184,10 @@ class LightweightLLMAgent:
         return advice, violations(self.stage, spec, request.label, advice)
 
 
+def _rejected(tried: _Try) -> Rejected:
+    return Rejected(answer=tried.reply.text[:ANSWER_CHARACTERS], violations=tried.broken)
+
+
 def _asked_again(request: StageRequest, rejected: Rejected) -> StageRequest:
     """The same request, with the rejected answer and what was wrong with it."""
     messages = [
@@ -170,9 +203,11 @@ class DataIngestionAgent(LightweightLLMAgent):
 
     stage = Stage.INGESTION
 
-    async def analyze_data_source(self, spec: PipelineSpec, labels: Labels | None = None) -> Answer:
+    async def analyze_data_source(
+        self, spec: PipelineSpec, labels: Labels | None = None, *, until_s: float | None = None
+    ) -> Answer:
         """Mode and what matters for it, from the facts about the source. Raises AgentError."""
-        return await self.recommend(spec, labels)
+        return await self.recommend(spec, labels, until_s=until_s)
 
 
 class DataQualityAgent(LightweightLLMAgent):
@@ -180,9 +215,11 @@ class DataQualityAgent(LightweightLLMAgent):
 
     stage = Stage.QUALITY
 
-    async def assess_quality(self, spec: PipelineSpec, labels: Labels | None = None) -> Answer:
+    async def assess_quality(
+        self, spec: PipelineSpec, labels: Labels | None = None, *, until_s: float | None = None
+    ) -> Answer:
         """What the quality metrics mean and the two steps to take first. Raises AgentError."""
-        return await self.recommend(spec, labels)
+        return await self.recommend(spec, labels, until_s=until_s)
 
 
 class InfrastructureOptimizationAgent(LightweightLLMAgent):
@@ -190,9 +227,11 @@ class InfrastructureOptimizationAgent(LightweightLLMAgent):
 
     stage = Stage.INFRASTRUCTURE
 
-    async def optimize_infrastructure(self, spec: PipelineSpec, labels: Labels | None = None) -> Answer:
+    async def optimize_infrastructure(
+        self, spec: PipelineSpec, labels: Labels | None = None, *, until_s: float | None = None
+    ) -> Answer:
         """What is scarce and the two optimizations that help most. Raises AgentError."""
-        return await self.recommend(spec, labels)
+        return await self.recommend(spec, labels, until_s=until_s)
 
 
 AGENTS: dict[Stage, type[LightweightLLMAgent]] = {

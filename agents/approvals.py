@@ -68,6 +68,8 @@ class Approval(StrEnum):
     PENDING = "pending"
     APPROVED = "approved"
     REJECTED = "rejected"
+    REPLACED = "replaced"
+    """The pipeline was asked again, and what came then waits in this one's place."""
 
 
 DECISIONS = (Approval.APPROVED, Approval.REJECTED)
@@ -229,6 +231,13 @@ def _decisions(trace: StoredTrace) -> list[Assessment]:
 
 
 # --- deciding --------------------------------------------------------------------------------------------
+
+
+def replace(log: TraceLog, trace_id: str) -> None:
+    """Take a pipeline that was asked again off the list of what waits; a decision already made stays as it is."""
+    trace = log.get(trace_id)
+    if trace and trace.tags.get(_APPROVAL) == Approval.PENDING:
+        log.tag(trace_id, _APPROVAL, Approval.REPLACED)
 
 
 def decide(given: str, decision: Approval, *, by: str, reason: str, experiment: str = EXPERIMENT) -> Review:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from agents.approvals import EXPERIMENT, TraceMode, trace_of, wants_trace
+from agents.approvals import EXPERIMENT, TraceMode, replace, trace_of, wants_trace
 from agents.client import ClientKind, make_client
 from agents.files import Entry, ReadPipeline
 from agents.guardrails import GuardrailMode
@@ -60,6 +60,10 @@ class Setup:
         }
 
 
+OnEnded = Callable[[int, Entry, PipelineReport], None]
+"""Gets an entry's number (from 0), the entry and its report."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run came to."""
@@ -72,18 +76,19 @@ class Outcome:
 
 
 async def ask_all(
-    setup: Setup, entries: Iterable[Entry], on_ended: Callable[[Entry, PipelineReport], None], *, small: bool
+    setup: Setup, entries: Iterable[Entry], on_ended: OnEnded, *, small: bool, traces_replaced: Sequence[str] = ()
 ) -> Outcome:
     """Every entry gets its report, which on_ended is given as soon as it is ready and traced.
 
-    small: a run whose every pipeline is worth a trace under TraceMode.AUTO.
+    small: a run whose every pipeline is worth a trace under TraceMode.AUTO. traces_replaced: of an earlier run, whose
+    pipelines are asked again here.
     """
     tally, traces = Tally(), _Traces(setup, small=small)
 
-    async def ended(entry: Entry, report: PipelineReport) -> None:
+    async def ended(number: int, entry: Entry, report: PipelineReport) -> None:
         report = await traces.traced(entry, report)
         tally.add(report)
-        on_ended(entry, report)
+        on_ended(number, entry, report)
 
     client = make_client(
         setup.endpoint,
@@ -95,6 +100,8 @@ async def ask_all(
     try:
         if not small and setup.trace is not TraceMode.NONE:
             await traces.open()  # a store that is not there is told before hours of work
+        if traces_replaced and setup.trace is not TraceMode.NONE:
+            await traces.replace(traces_replaced)
         async with client:
             orchestrator = AgenticDataOrchestrator(
                 client,
@@ -103,6 +110,7 @@ async def ask_all(
                 setup.policy,
                 guardrails=setup.guardrails,
                 deadline_s=None if setup.deadline_ms is None else setup.deadline_ms / 1000,
+                reports_kept=0,  # each is handed on; keeping them would cost memory in a long run
             )
             await orchestrator.process_each(entries, ended, concurrency=setup.concurrency)
     finally:
@@ -125,6 +133,10 @@ class _Traces:
     async def open(self) -> None:
         """Reach the store. Raises CannotJudge."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._opened)
+
+    async def replace(self, trace_ids: Sequence[str]) -> None:
+        """Take pipelines that are asked again off the list of what waits. Raises CannotJudge."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, trace_ids)
 
     async def traced(self, entry: Entry, report: PipelineReport) -> PipelineReport:
         """The report with its trace's id, if it is to have one."""
@@ -152,6 +164,10 @@ class _Traces:
         if self._log is None:
             self._log = TraceLog(EXPERIMENT)
         return self._log
+
+    def _replace(self, trace_ids: Sequence[str]) -> None:
+        for trace_id in trace_ids:
+            replace(self._opened(), trace_id)
 
     def _write(self, entry: Entry, report: PipelineReport) -> str:
         spec = entry.spec if isinstance(entry, ReadPipeline) else None

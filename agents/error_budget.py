@@ -1,15 +1,18 @@
 """How fast the error budget burns: 1 uses it up exactly at the end of the SLO's period.
 
 Pairs of windows that must agree (Google SRE Workbook, chapter 5): the long one shows that it matters, the short one
-that it still goes on.
+that it still goes on. A pair is measured when the history reaches back over the long window and has a reading inside
+it; the short one may hold the newest reading only.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from statistics import fmean
 
-from agents.history import aged, window_mean
+from agents.history import aged, within
 from agents.labelling import Finding, lacking, shown
 from agents.policy_model import BurnRate, ErrorBudget
 from agents.schema import RuleFired
@@ -19,7 +22,8 @@ from agents.spec import InfrastructureMetrics
 def burn_findings(metrics: InfrastructureMetrics, rules: ErrorBudget) -> list[Finding]:
     """CRITICAL or HIGH where both windows of a pair burn too fast.
 
-    Where the history does not cover the pair for HIGH, a single reading at that rate is HIGH and says so.
+    One reading by itself is at most HIGH: where the pair for HIGH is not measured, and where only the newest reading
+    burns as fast as CRITICAL asks. Else a calm history would make the label worse than none.
     """
     error_rate, slo = metrics.error_rate_percent, metrics.availability_slo_percent
     if error_rate is None or slo is None:
@@ -30,15 +34,12 @@ def burn_findings(metrics: InfrastructureMetrics, rules: ErrorBudget) -> list[Fi
         if reading.error_rate_percent is not None
     ]
 
-    def burn_over(minutes: float) -> float | None:
-        mean = window_mean(earlier, error_rate, timedelta(minutes=minutes))
-        return None if mean is None else burn_rate(mean, slo)
-
-    high, critical = rules.high, rules.critical
-    short, long = burn_over(high.short_min), burn_over(high.long_min)
+    earlier_burns = [(age, burn_rate(value, slo)) for age, value in earlier]
+    newest = burn_rate(error_rate, slo)
+    critical, high = (_measured(earlier_burns, newest, pair) for pair in (rules.critical, rules.high))
     reasons = [
-        ("CRITICAL", _over_windows(burn_over(critical.short_min), burn_over(critical.long_min), critical)),
-        ("HIGH", _single(burn_rate(error_rate, slo), high) if long is None else _over_windows(short, long, high)),
+        ("CRITICAL" if critical and critical.again else "HIGH", _over_windows(critical, rules.critical)),
+        ("HIGH", _over_windows(high, rules.high) if high else _single(newest, rules.high)),
     ]
     facts: dict[str, float | int | str] = {"error_rate_percent": error_rate, "availability_slo_percent": slo}
     if earlier:
@@ -56,12 +57,33 @@ def burn_rate(error_rate_percent: float, slo_percent: float) -> float:
     return round(float(Decimal(str(error_rate_percent)) / budget), 6)
 
 
-def _over_windows(short: float | None, long: float | None, pair: BurnRate) -> str | None:
-    if short is None or long is None or min(short, long) < pair.rate:
+@dataclass(frozen=True)
+class _Measured:
+    """What a pair of windows measures."""
+
+    short: float
+    long: float
+    again: bool
+    """Whether an earlier reading in the long window burns at the pair's rate too."""
+
+
+def _measured(earlier: list[tuple[timedelta, float]], newest: float, pair: BurnRate) -> _Measured | None:
+    """None where the history does not reach back over the long window or has nothing inside it.
+
+    earlier: age and burn rate, oldest first.
+    """
+    short, long = (within(earlier, timedelta(minutes=minutes)) for minutes in (pair.short_min, pair.long_min))
+    if short is None or not long:
+        return None
+    return _Measured(fmean([*short, newest]), fmean([*long, newest]), max(long) >= pair.rate)
+
+
+def _over_windows(found: _Measured | None, pair: BurnRate) -> str | None:
+    if found is None or min(found.short, found.long) < pair.rate:
         return None
     return (
-        f"the error budget burns {short:.3g} times too fast over {shown(pair.short_min)} min and {long:.3g} times over "
-        f"{shown(pair.long_min)} min, at least {shown(pair.rate)}"
+        f"the error budget burns {found.short:.3g} times too fast over {shown(pair.short_min)} min and "
+        f"{found.long:.3g} times over {shown(pair.long_min)} min, at least {shown(pair.rate)}"
     )
 
 

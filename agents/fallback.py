@@ -20,6 +20,7 @@ from agents.source_rules import (
     PULLED,
     SECONDS_MATTER_S,
     STREAMING_BELOW_S,
+    has_many_files,
     has_no_spare_partition,
     is_small_table,
     kind_of,
@@ -84,6 +85,11 @@ def _of_events(source: Source) -> IngestionMode:
     return B if _from(source, DAY_S) else M
 
 
+def _of_files(source: Source) -> IngestionMode:
+    """Notifications where there are too many files to list, however late they may be used."""
+    return M if has_many_files(source) else _pulled(source)
+
+
 def _of_webhook(_source: Source) -> IngestionMode:
     return P
 
@@ -108,7 +114,7 @@ _CHOICES: dict[SourceKind, Callable[[Source], IngestionMode]] = {
     SourceKind.DATABASE: _of_database,
     SourceKind.KAFKA: _of_events,
     SourceKind.MQTT: _of_events,
-    SourceKind.OBJECT_STORAGE: _pulled,
+    SourceKind.OBJECT_STORAGE: _of_files,
     SourceKind.WEBHOOK: _of_webhook,
 }
 
@@ -229,7 +235,7 @@ def _from(source: Source, limit_s: float) -> bool:
 # --- quality and infrastructure: the rules that gave the label ---------------------------------------------
 
 
-def _causes(label: Label) -> set[str]:
+def causes(label: Label) -> set[str]:
     """What each rule at the worst level known is about: the fact that stands first; the others are its evidence."""
     deciding = [rule for rule in label.rules if rule.level == label.worst_known and rule.facts]
     return {next(iter(rule.facts)) for rule in deciding}
@@ -241,8 +247,8 @@ def _quality(metrics: QualityMetrics, label: Label | None) -> Advice:
     if label.worst_known == "LOW":
         return _calm_quality(metrics)
     special, general = (_BAD, _MISSING_MUCH) if label.worst_known == "HIGH" else (_DOUBTFUL, _MISSING_SOME)
-    causes = _causes(label)
-    step = next((step for fact, step in special.items() if fact in causes), general)
+    about = causes(label)
+    step = next((step for fact, step in special.items() if fact in about), general)
     return step._replace(second=_THEN_MEASURE) if label.value == "UNKNOWN" else step
 
 
@@ -299,11 +305,13 @@ def _infrastructure(spec: PipelineSpec, label: Label | None) -> Advice:
         return _MEASURE_MACHINES
     if label.worst_known == "NORMAL":
         return _SHRINK if _is_idle(spec.infrastructure_metrics) else _WATCH
-    causes = _causes(label)
-    cause = next((fact for fact in _RELIEF if fact in causes), None)
+    about = causes(label)
+    cause = next((fact for fact in _RELIEF if fact in about), None)
     step = _RELIEF[cause] if cause else _RELIEVE_THE_FULLEST
     if cause == "consumer_lag" and has_no_spare_partition(spec):
         step = _LAG_WITHOUT_PARTITIONS
+    if cause == "cpu_percent" and any(rule.rule == "weak_signal" for rule in label.rules):
+        step = _BUSY_BUT_CALM
     return step._replace(second=_THEN_MEASURE) if label.value == "UNKNOWN" else step
 
 
@@ -371,6 +379,11 @@ _RELIEF = {
         "Check latency and errors: a busy CPU alone harms nobody.",
     ),
 }
+_BUSY_BUT_CALM = Advice(
+    "The CPU is busy, but nobody waits for it.",
+    "Watch CPU, latency and errors, and do not scale while they are calm.",
+    "Find the heaviest work and move what can wait to a quieter time.",
+)
 _LAG_WITHOUT_PARTITIONS = _RELIEF["consumer_lag"]._replace(
     second="Increase the number of partitions first: further consumers would sit idle."
 )

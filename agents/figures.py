@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
-from agents.prompt import facts_for
+from agents.prompt import Fact, facts_for
 from agents.schema import Label, Stage
 from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics
 from agents.units import rate, seconds
@@ -53,7 +54,10 @@ def invented_figures(text: str, stage: Stage, spec: PipelineSpec, label: Label |
     Free besides `settled_figures`: numbers in names (SHA-256, QoS 1, HTTP 429) and up to ten tries, which is a
     setting and no claim. Any other count that was not given, three nodes say, is invented.
     """
-    return strange_figures(_NAMED.sub(" ", text), {*settled_figures(stage, spec, label)})
+    claims = _NAMED.sub(" ", text)
+    if not _FIGURE.search(claims):
+        return []
+    return strange_figures(claims, {*settled_figures(stage, spec, label)})
 
 
 def given_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> Iterator[float]:
@@ -62,7 +66,7 @@ def given_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> Iter
     yield from (1.0, 2.0)
     facts = facts_for(stage, spec)
     for value in facts.values():
-        yield from figures(value) if isinstance(value, str) else (float(value),)
+        yield from _read(value)
     for name, value in facts.items():
         if name.endswith("_percent"):
             yield 100 - float(value)
@@ -80,7 +84,7 @@ def settled_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> It
     yield from (*_ENDS_OF_A_SCALE, *_STATUS_CODES)
     for rule in label.rules if label else ():
         for value in rule.facts.values():
-            yield from figures(value) if isinstance(value, str) else (float(value),)
+            yield from _read(value)
     if stage is Stage.INGESTION:
         yield from _in_other_lengths([spec.source.latency_need])
         yield from _in_other_rates([spec.source.volume, spec.source.rate_limit])
@@ -88,6 +92,15 @@ def settled_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> It
         yield from _of_quality(spec.quality_metrics)
     else:
         yield from _of_machines(spec.infrastructure_metrics)
+
+
+def _read(value: Fact) -> Iterator[float]:
+    """The figures of one fact; a count beyond what a float holds gives none."""
+    if isinstance(value, str):
+        yield from figures(value)
+        return
+    with suppress(OverflowError):
+        yield float(value)
 
 
 def _of_quality(metrics: QualityMetrics) -> Iterator[float]:
@@ -111,10 +124,11 @@ def _of_machines(metrics: InfrastructureMetrics) -> Iterator[float]:
         yield from _ratio(metrics.query_latency_ms, metrics.latency_slo_ms)
     if metrics.error_rate_percent is not None and metrics.availability_slo_percent is not None:
         yield from _ratio(metrics.error_rate_percent, 100 - metrics.availability_slo_percent)
-    if metrics.replicas is not None:
-        yield from (metrics.replicas - 1.0, metrics.replicas + 1.0)
+    for replicas in _read(metrics.replicas) if metrics.replicas is not None else ():
+        yield from (replicas - 1, replicas + 1)
         if metrics.cpu_percent is not None:
-            yield float(math.ceil(metrics.replicas * metrics.cpu_percent / CPU_TARGET_PERCENT))
+            wanted = replicas * metrics.cpu_percent / CPU_TARGET_PERCENT
+            yield float(math.ceil(wanted)) if math.isfinite(wanted) else wanted
 
 
 def _ratio(value: float, limit: float) -> tuple[float, ...]:
@@ -145,5 +159,6 @@ def _at_least_one(values: Iterable[float]) -> Iterator[float]:
 
 
 def _among(figure: float, known: set[float]) -> bool:
-    # A derived share may be told rounded to a whole number: 45.3 % as 45 %.
-    return any(abs(figure - one) <= (0.5 if one != int(one) else 1e-9) for one in known)
+    # A derived share may be told rounded to a whole number: 45.3 % as 45 %. Infinite is what 400 digits read as, or a
+    # fact divided by next to nothing: it is near to no figure, and to itself alone.
+    return figure in known or any(abs(figure - one) <= (1e-9 if one.is_integer() else 0.5) for one in known)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import reprlib
 import sqlite3
 from collections import Counter
@@ -84,6 +85,7 @@ class PipelineFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
+        _refuse_names(self.paths)
         self._whole = {path: list(_whole_file(path)) for path in self.paths if not _by_lines(path)}
         for path in self.paths:
             if path not in self._whole and not path.is_fifo():  # a pipe may be opened but once
@@ -153,29 +155,45 @@ def _by_lines(path: Path) -> bool:
 def _count_entries(path: Path) -> int:
     """How many lines of a JSONL file hold something. Raises BadInput when none does."""
     with _opened(path) as file:
-        count = sum(not line.isspace() for line in file)
+        count = sum(1 for _ in _filled_lines(file))
     if not count:
         raise BadInput(f"{path}: is empty")
     return count
 
 
 def _lines(path: Path) -> Iterator[Entry]:
-    # Bytes, not text: U+2028 and its like end a line of text, and may stand inside a JSON string.
     with _opened(path) as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE + 1):
-            number += 1
+        for number, line in _filled_lines(file):
             where = f"{path}:{number}"
-            if len(line) > LONGEST_LINE:
-                _skip_line(file, line)
+            if line is None:
                 yield InvalidPipeline("", where, f"{where}: is longer than {LONGEST_LINE} bytes")
-            elif not line.isspace():
+            else:
                 yield _json_line(where, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
 
 
-def _skip_line(file: BinaryIO, line: bytes) -> None:
-    while line and not line.endswith(b"\n"):
-        line = file.readline(LONGEST_LINE)
+def _filled_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Number and bytes of each line that is not blank; None for one that is longer than LONGEST_LINE."""
+    # Bytes, not text: U+2028 and its like end a line of text, and may stand inside a JSON string.
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(LONGEST_LINE)
+            yield number, None
+        elif not line.isspace():
+            yield number, line
+
+
+def _refuse_names(paths: Sequence[Path]) -> None:
+    """Raise BadInput for a file that is named twice, or whose name no row could hold."""
+    for path, times in Counter(paths).items():
+        if times > 1:
+            raise BadInput(f"{path}: is named twice")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"{os.fsencode(path)!r}: the file's name is not UTF-8; rename it") from None
 
 
 def _whole_file(path: Path) -> Iterator[Entry]:
@@ -299,6 +317,9 @@ def _parse_yaml(path: Path, text: str) -> _Document:
         raise BadInput(f"{path}{line}: is not YAML: {shorten(error.problem or str(error))}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadInput(f"{path}: is not YAML: {shorten(str(error))}") from None
+    except (AttributeError, LookupError, TypeError):
+        # What the safe loader's constructors raise for `!!int ''`, `!!bool x` and the like.
+        raise BadInput(f"{path}: is not YAML: a value does not fit the tag (!!...) before it") from None
     finally:
         loader.dispose()
 

@@ -13,25 +13,32 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+from itertools import chain
 
 from agents.answers import ACTION_CHARACTERS, SUMMARY_CHARACTERS, AnswerForm
-from agents.claims import claims
-from agents.figures import invented_figures
+from agents.claims import Claim, claims
+from agents.fallback import causes
+from agents.figures import CPU_TARGET_PERCENT, invented_figures
 from agents.injection import foreign_words, obeyed_words, words
-from agents.lexicon import advised, advising, flatten, mention
+from agents.lexicon import advised, advising, around, mention, places
 from agents.schema import IngestionMode, Label, Recommendation, Stage, Violation
 from agents.source_rules import (
     IDLE_BELOW_PERCENT,
     LARGE_BYTES_PER_H,
+    POLLING_FROM_S,
     PULLED,
     SECONDS_MATTER_S,
     denies_webhook,
+    has_files_within_minutes,
     has_many_files,
     has_no_spare_partition,
     is_small_pull,
     is_small_table,
     kind_of,
     need_s,
+    only_grows,
+    sends_a_stream,
     unfit_modes,
 )
 from agents.spec import PipelineSpec, Source, SourceKind
@@ -62,7 +69,7 @@ class Checked:
     label: Label | None
     recommendation: Recommendation
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The advice, one sentence a line."""
         return self.recommendation.text
@@ -95,6 +102,31 @@ def violations(
     return tuple(
         Violation(rule=name, found=shorten(broken.found, 80), told=broken.told) for name, broken in said if broken
     )
+
+
+def unusable(reply_text: str, problem: str) -> Violation:
+    """An answer that is not the JSON that was asked for.
+
+    problem: what the reader of answers said. It may hold a key of the model's own, so the model is told only what
+    kind of fault it is, in words of ours.
+    """
+    said = problem.lower()
+    kind = next((kind for words, kind in _UNUSABLE if words in said), "a field holds what it may not hold")
+    return Violation(
+        rule="unusable_reply", found=shorten(reply_text), told=f"The answer was not JSON of the asked form: {kind}."
+    )
+
+
+_UNUSABLE = (
+    ("it was cut off at", "it was cut off, so write shorter sentences"),
+    ("invalid json", "it is no JSON"),
+    ("field required", "a field is missing"),
+    ("extra inputs", "a field is there that nobody asked for"),
+    ("items", "it needs two actions"),
+    ("at most", "a sentence is too long"),
+    ("at least", "a sentence is empty"),
+)
+"""What the reader's words tell about a fault, the more telling first."""
 
 
 def correction(broken: Sequence[Violation]) -> str:
@@ -176,6 +208,21 @@ def _copies_too_much(checked: Checked) -> bool:
     return _ingests_from(SourceKind.DATABASE)(checked) and source.log_access is True and urgent
 
 
+def _is_minutes_fresh(checked: Checked) -> bool:
+    """Files needed within minutes; beside notifications a listing finds what they missed."""
+    return _on_source(has_files_within_minutes)(checked) and not mention(checked.text, "notified")
+
+
+def _copies_what_only_grows(checked: Checked) -> bool:
+    """A whole copy each time of a table whose changes a query finds; a first or occasional copy is good practice."""
+    return _on_source(only_grows)(checked) and not (
+        mention(checked.text, "side_job") or _NOW_AND_THEN.search(checked.text)
+    )
+
+
+_NOW_AND_THEN = re.compile(r"\b(?:first|once|one[ -](?:time|off)|weekly|monthly|quarterly|week|month)\b", re.IGNORECASE)
+
+
 def _on_source(fits: Callable[[Source], bool]) -> Callable[[Checked], bool]:
     return lambda checked: checked.stage is Stage.INGESTION and fits(checked.spec.source)
 
@@ -198,6 +245,8 @@ _MISFITS = (
     _Misfit("polls_the_webhook", _ingests_from(SourceKind.WEBHOOK), "A webhook calls us and cannot be polled."),
     _Misfit("works_in_the_handler", _ingests_from(SourceKind.WEBHOOK), "Queue the event and answer the sender first."),
     _Misfit("lists_directories", _on_source(has_many_files), "So many files need notifications, not listing."),
+    _Misfit("lists_directories", _is_minutes_fresh, "Files needed within minutes need notifications, not listing."),
+    _Misfit("copies_each_time", _copies_what_only_grows, "Query what changed; do not copy the whole table.", True),
     _Misfit("adds_consumers", _has_no_spare_partition, "Consumers beyond the partitions sit idle."),
     _Misfit("streaming_stack", _on_source(is_small_pull), "A small daily pull needs no broker or stream engine.", True),
     _Misfit("streaming_stack", _on_source(is_small_table), "A small table copied once a day needs no broker.", True),
@@ -217,6 +266,31 @@ _TOOLS_AND_MODES = (
 )
 
 
+def promises_by_polling(checked: Checked) -> Broken | None:
+    """Data in less than a second by asking an API for it, where seconds matter and nothing calls us (row 3)."""
+    source = checked.spec.source
+    need = need_s(source)
+    if not _ingests_from(*PULLED)(checked) or need is None or need >= POLLING_FROM_S or sends_a_stream(source):
+        return None
+    promised = (
+        place.group()
+        for place in advising(checked.text, "below_a_second", conditional=True)
+        if mention(_sentence(place), "polls") and not _NOT_PROMISED.search(_sentence(place))
+    )
+    told = "Polling cannot bring data in less than a second: ask the owner for a webhook or a stream endpoint."
+    return Broken(words, told) if (words := next(promised, None)) else None
+
+
+_NOT_PROMISED = re.compile(
+    r"\b(?:not|no|never|cannot|\w+n't|too|would|could|ask for|ask the owner|until|stopgap|impossible|infeasible|hardly)\b"
+)
+
+
+def _sentence(place: re.Match[str]) -> str:
+    before, after = around(place)
+    return before + place.group() + after
+
+
 # --- the label ------------------------------------------------------------------------------------------
 
 
@@ -230,6 +304,58 @@ def scales_up_idle(checked: Checked) -> Broken | None:
         return None
     words = advised(checked.text, "grows_machines")
     return Broken(words, "CPU and memory are nearly idle; do not add machines or memory.") if words else None
+
+
+def scales_down_scarce(checked: Checked) -> Broken | None:
+    """Fewer or smaller machines where CPU or memory is what the label is about (row 25)."""
+    about = _scarce(checked)
+    if not about & {"cpu_percent", "load_per_core", "memory_percent", "oom_kills"}:
+        return None
+    words = _outright(checked.text, "shrinks_machines", _SHRINKS_ELSEWHERE)
+    return Broken(words, "CPU or memory is scarce: do not take machines away.") if words else None
+
+
+def relieves_another_resource(checked: Checked) -> Broken | None:
+    """More CPU where memory alone is scarce and the CPU has room (row 27)."""
+    about, cpu = _scarce(checked), checked.spec.infrastructure_metrics.cpu_percent
+    if not about or not about <= {"memory_percent", "oom_kills"} or cpu is None or cpu >= CPU_TARGET_PERCENT:
+        return None
+    words = _outright(checked.text, "grows_cpu", _SPEAKS_OF_MEMORY)
+    return Broken(words, "Memory is scarce and the CPU is not: relieve the memory.") if words else None
+
+
+def _scarce(checked: Checked) -> set[str]:
+    """The facts that made the machines' priority HIGH or CRITICAL."""
+    label = checked.label
+    grave = checked.stage is Stage.INFRASTRUCTURE and label and label.worst_known in ("HIGH", "CRITICAL")
+    return causes(label) if grave and label else set()
+
+
+def halts_healthy_data(checked: Checked) -> Broken | None:
+    """Stopping the data where the severity is LOW (rows 17 and 18)."""
+    if checked.stage is not Stage.QUALITY or not checked.label or checked.label.value != "LOW":
+        return None
+    words = _outright(checked.text, "halts_data", _HALTS_LATER_OR_LITTLE)
+    return Broken(words, "The severity is LOW: keep the data flowing.") if words else None
+
+
+def _outright(text: str, concept: str, unless: re.Pattern[str]) -> str | None:
+    """The first words that recommend `concept` in a sentence that holds nothing of `unless`."""
+    places = advising(text, concept, conditional=True)
+    return next((place.group() for place in places if not unless.search(_sentence(place))), None)
+
+
+_HALTS_LATER_OR_LITTLE = re.compile(
+    r"\b(?:after|later|once|until|again|below|under|above|beyond|would|could|might|future|fails?|failing|rows?|records?"
+    r"|values?|reason|instead|than)\b"
+)
+"""A gate for worse days, a part of the data, or halting weighed and not advised."""
+_SHRINKS_ELSEWHERE = re.compile(
+    r"\b(?:after|later|once|until|again|then|would|could|might|larger|bigger|more|other|background|batch|staging|test|dev"
+    r"|idle|unused|non critical|low priority|jobs?|quer(?:y|ies)|tasks?|work|workloads?|reports?|than|instead)\b"
+)
+"""Scaling down another time, something else, or for fewer and larger machines."""
+_SPEAKS_OF_MEMORY = re.compile(r"\b(?:memory|ram|heap|would|could|after|later|than|instead)\b")
 
 
 def no_action_on_critical(checked: Checked) -> Broken | None:
@@ -257,12 +383,25 @@ def contradicts_label(checked: Checked) -> Broken | None:
     if not label:
         return None
     told = f"The {label.kind} is {label.value} by the rules; do not claim another."
-    if claim := next((claim for claim in claims(label, checked.text) if not claim.negated), None):
+    if claim := next((claim for claim in claims(label, checked.text) if _differs(claim, label)), None):
         return Broken(claim.words, told)
+    if label.worst_known == "MEDIUM" and (words := _outright(checked.text, "claims_good_data", _OF_THE_REST)):
+        return Broken(words, f"The {label.kind} is {label.value} by the rules; do not call things good.")
     praised = advised(checked.text, "claims_healthy")
     if praised and (checked.level in _worst(checked.stage) or label.value == "UNKNOWN"):
         return Broken(praised, f"The {label.kind} is {label.value} by the rules; do not call things good.")
     return None
+
+
+def _differs(claim: Claim, label: Label) -> bool:
+    """Whether a claim is one at all: what is denied, ranks a piece of work or says the worst level known is not."""
+    return not (claim.negated or claim.ranks_work or claim.level == label.at_least)
+
+
+_OF_THE_REST = re.compile(
+    r"\b(?:rest|remain\w*|others?|otherwise|but|except|apart|although|though|despite|while|once|after|until|only|again)\b"
+)
+"""Good is said of a part, or of another time."""
 
 
 def _worst(stage: Stage) -> tuple[str, ...]:
@@ -355,7 +494,10 @@ def _possible_forms(recommendation: Recommendation) -> Iterator[AnswerForm]:
 
 def _circle(sentence: str) -> str | None:
     spoken = words(sentence)
-    counted = Counter(zip(spoken, spoken[1:], spoken[2:], strict=False))
+    runs = [*zip(spoken, spoken[1:], spoken[2:], strict=False)]
+    if len(runs) - len(set(runs)) < CIRCLES - 1:
+        return None
+    counted = Counter(runs)
     return next((" ".join(run) for run, times in counted.items() if times >= CIRCLES), None)
 
 
@@ -367,10 +509,14 @@ RULES: dict[str, Rule] = {
         mode_does_not_fit_source,
         tool_does_not_fit_source,
         tool_does_not_fit_mode,
+        promises_by_polling,
         contradicts_label,
         no_action_on_critical,
         urgent_on_normal,
+        halts_healthy_data,
         scales_up_idle,
+        scales_down_scarce,
+        relieves_another_resource,
         figure_not_in_input,
     )
 }
@@ -381,27 +527,74 @@ RULES: dict[str, Rule] = {
 
 _WITHIN_WORDS = 5
 """How far from its verb the thing that is destroyed may stand: "delete all of the old partitions"."""
-_NOUN_BEFORE = re.compile(r"\b(?:soft|hard|capture|captures|propagate|replicate|handle|apply|include|a|an|oom)\s+$")
+_LOOKS_BACK_CHARACTERS = 60
+_NOT_DONE = re.compile(
+    r"(?:\b(?:(?:do|does|must|should|may|can|could|would|will|need) not|cannot|never|avoid(?:ing)?|without|instead of"
+    r"|rather than)|\b\w{2,6}n't)[^\S\n]+(?:(?!only|merely|simply)(?:\w+ly|ever|yet|hard|first)[^\S\n]+)?$"
+)
+"""A negation counts only right before its verb: "Without delay, delete", "Do not wait: drop" and "data not used" are
+none."""
+_NOUN_BEFORE = re.compile(r"\b(?:soft|capture|captures|propagate|replicate|a|an|the|oom)[^\S\n]+$")
+_DELETE_EVENT = re.compile(r"deletes? events?\b")
+_ORDERED = re.compile(r"(?:^|[.!?;:,(\n]|\b(?:and|or|then|to|also|please|should|must|can|could|will|may|now))\s*$")
+_IT = re.compile(r"\w+ (?:it|them|these|those|this)\b")
 
 
 def destructive(recommendation: Recommendation) -> str | None:
     """The words that advise what cannot be undone; None when there are none.
 
-    Deleting, dropping, truncating, purging, stopping or killing counts when it is done to data or machines; so do
-    rebuilding from scratch, a forced failover, and a shorter retention, which deletes too. Removing duplicates does
-    not count, nor does what is negated. A condition ("if the disk fills") does not help: a person decides then.
+    Deleting, dropping, truncating, emptying, expiring, purging, stopping or killing counts when it is done to data or
+    machines; so do overwriting data, resetting offsets, rebuilding from scratch, a forced failover, and a shorter
+    retention, which deletes too. Removing duplicates does not count, nor does overwriting in a sentence that says the
+    load may be rerun, nor what is negated right before its verb. A condition ("if the disk fills") does not help: a
+    person decides then. An approval too many is cheaper than one too few.
     """
     text = recommendation.text
-    by_itself = next((match.group() for match in advising(text, "destroys", conditional=False)), None)
-    return by_itself or next(_destroyed(text), None)
+    return next(chain(_by_itself(text), _done(text), _overwritten(text), _suffered(text)), None)
 
 
-def _destroyed(text: str) -> Iterator[str]:
-    flat = flatten(text)
-    for verb in advising(text, "destroying_verb", conditional=False):
-        if _NOUN_BEFORE.search(flat[: verb.start()]):
+def _by_itself(text: str) -> Iterator[str]:
+    return (place.group() for place in _meant(text, "destroys"))
+
+
+def _done(text: str) -> Iterator[str]:
+    """A verb with what it destroys after it."""
+    for verb in _meant(text, "destroying_verb"):
+        before, words = _before(verb), _clause(verb)
+        if _NOUN_BEFORE.search(before) or (_DELETE_EVENT.match(words) and not _ORDERED.search(before)):
             continue
-        sentence = re.split(r"[.!?;,\n]", flat[verb.start() :])[0]
-        words = " ".join(sentence.split()[: _WITHIN_WORDS + 1])
-        if mention(words, "destroyed_thing") and not mention(words, "kept_all_the_same"):
+        if _IT.match(words) and not words.startswith("remov"):
+            if not mention(_sentence(verb), "kept_all_the_same"):
+                yield words
+        elif places(words, "destroyed_thing") and not mention(words, "kept_all_the_same"):
             yield words
+
+
+def _overwritten(text: str) -> Iterator[str]:
+    for verb in _meant(text, "overwriting_verb"):
+        words = _clause(verb)
+        if (_IT.match(words) or places(words, "destroyed_thing")) and not mention(_sentence(verb), "repeatable"):
+            yield words
+
+
+def _suffered(text: str) -> Iterator[str]:
+    """What is destroyed, and then the verb: "old partitions can be dropped"."""
+    for verb in _meant(text, "destroyed_passively"):
+        words = " ".join(around(verb)[0].split()[-_WITHIN_WORDS:])
+        if places(words, "destroyed_thing") and not mention(words, "kept_all_the_same"):
+            yield f"{words} {verb.group()}"
+
+
+def _meant(text: str, concept: str) -> Iterator[re.Match[str]]:
+    """Every place that expresses a concept, but for a negation right before it."""
+    return (place for place in places(text, concept) if not _NOT_DONE.search(_before(place)))
+
+
+def _before(place: re.Match[str]) -> str:
+    return place.string[max(0, place.start() - _LOOKS_BACK_CHARACTERS) : place.start()]
+
+
+def _clause(verb: re.Match[str]) -> str:
+    """The verb and the few words after it, to the next comma or stop."""
+    clause = re.split(r"[.!?;,\n]", verb.string[verb.start() :], maxsplit=1)[0]
+    return " ".join(clause.split()[: _WITHIN_WORDS + 1])

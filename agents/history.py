@@ -1,4 +1,4 @@
-"""What a history tells about time: how old each reading is, and means over windows that end now.
+"""What a history tells about time: how old each reading is, and which readings lie in a window that ends now.
 
 The newest reading has no time of its own. It is taken to follow the history's last reading by the median spacing of
 the history, so that one gap does not matter; with fewer than two readings there is no spacing and nothing is told.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
-from statistics import fmean, median_low
+from statistics import median_low
 
 from agents.spec import Reading
 
@@ -27,11 +27,11 @@ def aged(history: Sequence[Reading]) -> list[Aged]:
     return [(history[-1].at - reading.at + spacing, reading) for reading in history]
 
 
-def window_mean(readings: Sequence[tuple[timedelta, float]], newest: float, window: timedelta) -> float | None:
-    """Mean of the newest reading and those younger than the window; None when the history does not reach back so far.
+def within(readings: Sequence[tuple[timedelta, float]], window: timedelta) -> list[float] | None:
+    """The values younger than the window; None when the history does not reach back so far.
 
     readings: age and value, oldest first.
     """
     if not readings or readings[0][0] < window:
         return None
-    return fmean([*(value for age, value in readings if age < window), newest])
+    return [value for age, value in readings if age < window]

@@ -1,9 +1,12 @@
 """Levels that begin and end late, so that a metric that swings around a threshold does not make its label flap.
 
-One machine per level and metric. It starts at what the first reading says by itself; the level begins once
-`for_readings` readings in a row are beyond its threshold and ends once `keep_readings` in a row are below it by more
-than the margin. The idea is Prometheus' `for` and `keep_firing_for`, the asymmetric thresholds are netdata's; the
-widths are the policy's. With a single reading, or without damping, the newest reading decides.
+One machine per level and metric. The level begins once `for_readings` readings in a row are beyond its threshold and
+ends once `keep_readings` in a row are below it by more than the margin. The idea is Prometheus' `for` and
+`keep_firing_for`, the asymmetric thresholds are netdata's; the widths are the policy's. With fewer readings than
+`for_readings` all of them must be beyond; a single reading, or the newest where nothing is damped, decides alone.
+
+Nothing hangs on the first reading, so a history that is always cut to its last readings does not change its label with
+every cut. But what has been cut off is forgotten: a level that only readings before the cut have begun ends with them.
 """
 
 from __future__ import annotations
@@ -51,13 +54,14 @@ def state(series: Sequence[float], line: Line, damping: Damping | None) -> State
     """The level after the whole series, which has at least one reading and stands oldest first."""
     if damping is None:
         series = series[-1:]
-    on = line.beyond(series[0])
+    needed = min(damping.for_readings, len(series)) if damping else 1
+    keep = damping.keep_readings if damping else 1
+    on = False
     beyond = below = 0
-    for number, value in enumerate(series):
+    for value in series:
         beyond = beyond + 1 if line.beyond(value) else 0
         below = below + 1 if value < line.ends_below else 0
-        if damping and number:
-            on = below < damping.keep_readings if on else beyond >= damping.for_readings
+        on = below < keep if on else beyond >= needed
     return State(on, beyond, below)
 
 

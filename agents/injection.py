@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from agents.claims import levels_not_given
 from agents.lexicon import advising
@@ -60,7 +61,10 @@ def obeyed_words(text: str, spec: PipelineSpec, label: Label | None) -> str | No
     counts as an instruction: repeating four of its words in a row, or saying what it demands, is obeying. Not
     covered: an instruction in other words or another language that is obeyed in the answer's own words.
     """
-    return next(_obeyed(_folded(text), label, [*_instructions(spec)]), None)
+    source = spec.source
+    told = (spec.id, source.type, source.frequency or "", source.description or "")
+    instructions = [one for words in told for one in _instructions(words)]
+    return next(_obeyed(_folded(text), label, instructions), None) if instructions else None
 
 
 def _obeyed(answer: str, label: Label | None, instructions: Sequence[str]) -> Iterator[str]:
@@ -79,23 +83,25 @@ def _obeyed(answer: str, label: Label | None, instructions: Sequence[str]) -> It
         yield from levels_not_given(answer, label)
 
 
-def _instructions(spec: PipelineSpec) -> Iterator[str]:
-    """The sentences of the input's free text that speak to a model."""
-    source = spec.source
-    for told in (spec.id, source.type, source.frequency, source.description):
-        for sentence in re.split(r"[.!?;\n]+", _folded(told or "")):
-            if _INSTRUCTION.search(sentence) or _FOREIGN.search(sentence):
-                yield sentence
+@lru_cache(maxsize=1024)
+def _instructions(told: str) -> tuple[str, ...]:
+    """The sentences of the input's free text that speak to a model; remembered, since each stage asks."""
+    sentences = re.split(r"[.!?;\n]+", _folded(told))
+    return tuple(one for one in sentences if _INSTRUCTION.search(one) or _FOREIGN.search(one))
 
 
 def _folded(text: str) -> str:
     """The text with look-alikes of letters brought to one form, and invisible characters removed."""
+    if text.isascii():
+        return text
     plain = unicodedata.normalize("NFKC", text)
     return "".join(char for char in plain if unicodedata.category(char) != "Cf")
 
 
 def _unprintable(text: str) -> str | None:
     """The name of the first character that steers a terminal or the direction of text."""
+    if text.replace("\n", "").isprintable():
+        return None
     steering = (char for char in text if unicodedata.category(char) in ("Cc", "Cf") and char not in "\n\t")
     return next((f"character U+{ord(char):04X}" for char in steering), None)
 

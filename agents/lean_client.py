@@ -11,6 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
+from aiohttp.helpers import strip_auth_from_url
 from yarl import URL
 
 from agents.schema import ErrorClass
@@ -26,7 +27,8 @@ class LeanTransport:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._url = URL(f"{endpoint.base_url}/chat/completions", encoded=True)
-        self._proxy = _proxy_for(endpoint.base_url)
+        # Kept apart: an error of aiohttp's tells the proxy's address.
+        self._proxy, self._proxy_headers = _proxy_for(endpoint.base_url)
         self._headers = {
             "Authorization": f"Bearer {endpoint.api_key.get_secret_value()}",
             "Content-Type": "application/json",
@@ -63,7 +65,9 @@ class LeanTransport:
         if not self._session:
             raise RuntimeError("the client is used outside of `async with`")
         try:
-            return await self._session.post(self._url, data=data, allow_redirects=False, proxy=self._proxy)
+            return await self._session.post(
+                self._url, data=data, allow_redirects=False, proxy=self._proxy, proxy_headers=self._proxy_headers
+            )
         except aiohttp.ClientResponseError as error:
             raise broken(error) from None  # what came is not HTTP
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a proxy of a kind it cannot use
@@ -89,10 +93,14 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-def _proxy_for(base_url: str) -> str | None:
-    """The proxy that the environment names for an address; our own machine is never behind one."""
+def _proxy_for(base_url: str) -> tuple[URL | None, dict[str, str] | None]:
+    """The proxy that the environment names for an address, and what opens it; our own machine is never behind one."""
     parts = urlsplit(base_url)
     if is_loopback(base_url) or proxy_bypass(parts.hostname or ""):
-        return None
+        return None, None
     proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    if not named:
+        return None, None
+    proxy, user = strip_auth_from_url(URL(named))
+    return proxy, {"Proxy-Authorization": user.encode()} if user else None

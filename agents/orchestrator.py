@@ -6,32 +6,33 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 
 from agents.agent import (
+    ANSWER_CHARACTERS,
     Answer,
     DataIngestionAgent,
     DataQualityAgent,
     InfrastructureOptimizationAgent,
 )
 from agents.client import ChatClient
-from agents.fallback import fallback
 from agents.files import Entry, InvalidPipeline
 from agents.guardrails import GuardrailMode, destructive
 from agents.policy import DEFAULT_POLICY, Policy, load_policy
 from agents.prompt import PromptVariant
-from agents.reply import AgentError
+from agents.reply import AgentError, Reply
 from agents.requests import Labels, labels_for
 from agents.schema import PipelineReport, Stage, StageReport
 from agents.spec import PipelineSpec
 from console import BadInput
 
-Asks = Callable[[PipelineSpec, Labels], Awaitable[Answer]]
-OnReport = Callable[[Entry, PipelineReport], Awaitable[None]]
+OnReport = Callable[[int, Entry, PipelineReport], Awaitable[None]]
+"""Gets an entry's number (from 0), the entry and its report."""
 
 REPORTS_KEPT = 10_000
-"""Reports an orchestrator remembers for its summary; a longer run keeps the newest, so that memory stays flat."""
+"""Reports an orchestrator remembers for its summary unless told otherwise: the newest."""
 
 SUMMARY_COLUMNS = [
     "Pipeline ID",
@@ -58,13 +59,14 @@ class AgenticDataOrchestrator:
         *,
         guardrails: GuardrailMode = GuardrailMode.ENFORCE,
         deadline_s: float | None = None,
+        reports_kept: int = REPORTS_KEPT,
     ) -> None:
         self.policy = policy or load_policy(DEFAULT_POLICY)
         self.deadline_s = deadline_s
         self.ingestion = DataIngestionAgent(client, model, prompt, self.policy, guardrails)
         self.quality = DataQualityAgent(client, model, prompt, self.policy, guardrails)
         self.infrastructure = InfrastructureOptimizationAgent(client, model, prompt, self.policy, guardrails)
-        self.reports: deque[PipelineReport] = deque(maxlen=REPORTS_KEPT)
+        self.reports: deque[PipelineReport] = deque(maxlen=reports_kept)
 
     async def process_data_pipeline(self, spec: PipelineSpec, where: str | None = None) -> PipelineReport:
         """Label one pipeline by the rules and ask all three agents concurrently.
@@ -89,36 +91,36 @@ class AgenticDataOrchestrator:
             status="completed" if not failed else "partial" if len(failed) < len(stages) else "failed",
             severity=labels[Stage.QUALITY],
             priority=labels[Stage.INFRASTRUCTURE],
-            stages=tuple(stages),
+            stages=stages,
             requires_approval=bool(reasons),
             approval_reasons=tuple(reasons),
             error="; ".join(f"{stage.stage}: {stage.error}" for stage in failed) or None,
         )
         return self._kept(report)
 
-    async def _stages(self, spec: PipelineSpec, labels: Labels) -> list[StageReport]:
+    async def _stages(self, spec: PipelineSpec, labels: Labels) -> tuple[StageReport, ...]:
         """All three agents at once, in the order of their stages."""
-        asks: dict[Stage, Asks] = {
-            Stage.INGESTION: self.ingestion.analyze_data_source,
-            Stage.QUALITY: self.quality.assess_quality,
-            Stage.INFRASTRUCTURE: self.infrastructure.optimize_infrastructure,
-        }
-        return await asyncio.gather(*(_stage(stage, ask, spec, labels, self.deadline_s) for stage, ask in asks.items()))
+        until_s = None if self.deadline_s is None else asyncio.get_running_loop().time() + self.deadline_s
+        return await asyncio.gather(
+            _stage(Stage.INGESTION, self.ingestion.analyze_data_source(spec, labels, until_s=until_s)),
+            _stage(Stage.QUALITY, self.quality.assess_quality(spec, labels, until_s=until_s)),
+            _stage(Stage.INFRASTRUCTURE, self.infrastructure.optimize_infrastructure(spec, labels, until_s=until_s)),
+        )
 
     async def process_each(self, entries: Iterable[Entry], on_report: OnReport, *, concurrency: int = 16) -> None:
         """Run a stream of pipelines, at most `concurrency` at a time; on_report gets each entry's report when ready.
 
         Entries are drawn as there is room for them and nothing is kept, so a stream may be of any length.
         """
-        source = iter(entries)
+        source = enumerate(entries)
 
         async def worker() -> None:
-            for entry in source:  # shared: each entry is drawn once
+            for number, entry in source:  # shared: each entry is drawn once
                 if isinstance(entry, InvalidPipeline):
                     report = self._kept(invalid_report(entry))
                 else:
                     report = await self.process_data_pipeline(entry.spec, entry.where)
-                await on_report(entry, report)
+                await on_report(number, entry, report)
 
         try:
             async with asyncio.TaskGroup() as workers:
@@ -131,12 +133,11 @@ class AgenticDataOrchestrator:
         """A report for every entry, in the entries' order."""
         reports: dict[int, PipelineReport] = {}
 
-        async def keep(entry: Entry, report: PipelineReport) -> None:
-            reports[id(entry)] = report
+        async def keep(number: int, _entry: Entry, report: PipelineReport) -> None:
+            reports[number] = report
 
-        listed = list(entries)
-        await self.process_each(listed, keep, concurrency=concurrency)
-        return [reports[id(entry)] for entry in listed]
+        await self.process_each(entries, keep, concurrency=concurrency)
+        return [reports[number] for number in sorted(reports)]
 
     def generate_summary_report(self) -> pd.DataFrame:
         """One row per pipeline so far (the newest REPORTS_KEPT of them); see summary() for the columns."""
@@ -200,18 +201,9 @@ def invalid_report(entry: InvalidPipeline) -> PipelineReport:
     )
 
 
-async def _stage(stage: Stage, ask: Asks, spec: PipelineSpec, labels: Labels, deadline_s: float | None) -> StageReport:
+async def _stage(stage: Stage, asked: Awaitable[Answer]) -> StageReport:
     try:
-        async with asyncio.timeout(deadline_s):
-            answer = await ask(spec, labels)
-    except TimeoutError:
-        return StageReport(
-            stage=stage,
-            status="completed",
-            source="fallback",
-            fallback_because="deadline",
-            recommendation=fallback(stage, spec, labels[stage]),
-        )
+        answer = await asked
     except AgentError as error:
         reply = error.reply
         return StageReport(
@@ -219,21 +211,25 @@ async def _stage(stage: Stage, ask: Asks, spec: PipelineSpec, labels: Labels, de
             status="failed",
             error=str(error),
             error_class=error.error_class,
-            answer=reply.text if reply else None,
-            prompt_tokens=reply.prompt_tokens if reply else None,
-            output_tokens=reply.output_tokens if reply else None,
-            latency_s=reply.latency_s if reply else None,
+            answer=reply.text[:ANSWER_CHARACTERS] if reply else None,
+            **_cost(reply),
         )
-    reply = answer.reply
+    failure = answer.error
     return StageReport(
         stage=stage,
         status="completed",
-        source=answer.source,
-        fallback_because="guardrails" if answer.source == "fallback" else None,
+        source="fallback" if answer.because else "model",
+        fallback_because=answer.because,
         recommendation=answer.recommendation,
         violations=answer.violations,
         rejected=answer.rejected,
-        prompt_tokens=reply.prompt_tokens,
-        output_tokens=reply.output_tokens,
-        latency_s=reply.latency_s,
+        error=str(failure) if failure else None,
+        error_class=failure.error_class if failure else None,
+        **_cost(answer.reply),
     )
+
+
+def _cost(reply: Reply | None) -> dict[str, Any]:
+    if reply is None:
+        return {}
+    return reply.model_dump(include={"prompt_tokens", "output_tokens", "latency_s"})

@@ -167,6 +167,8 @@ class Disk(Strict):
     """CRITICAL above this, growing or not."""
     min_readings: Annotated[int, Field(ge=2, le=1000)]
     """So many readings, the newest among them, must know the storage before a forecast is made from them."""
+    over_h: Positive
+    """A forecast is made over so many last hours and one over the whole history; the sooner counts."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -231,12 +233,18 @@ class Damping(Strict):
 
 
 class Adaptive(Strict):
-    """CPU's and memory's HIGH threshold from the pipeline's own history, within bounds; CRITICAL stays fixed."""
+    """CPU's and memory's HIGH threshold from the pipeline's own history, within bounds; CRITICAL stays fixed.
+
+    Readings above the fixed HIGH threshold teach nothing, or an incident would become normal by lasting; unless nearly
+    all readings are such, since then high is what is usual here.
+    """
 
     quantile: Annotated[float, Field(gt=0, lt=1)]
-    """The threshold is this quantile of the earlier readings. Rare outliers do not move it."""
+    """The threshold is this quantile of the earlier readings. Rare outliers do not move it.
+
+    It is also the share of the readings that must be above the fixed threshold to be taken for usual."""
     min_readings: Readings
-    """With fewer earlier readings the fixed threshold holds."""
+    """With fewer earlier readings to learn from the fixed threshold holds."""
     lowest: Percent
     highest: Percent
 

@@ -126,12 +126,19 @@ def _within_tolerance(name: str, value: float, high: float | None, tolerance: fl
 
 def _own_threshold(earlier: list[float], fixed: float, rules: Adaptive) -> tuple[float, str]:
     """The pipeline's own HIGH threshold within the policy's bounds, and where it comes from."""
-    if len(earlier) < rules.min_readings:
-        return fixed, f" (fixed threshold: {len(earlier)} of {rules.min_readings} earlier readings needed for its own)"
-    own = round(float(np.quantile(earlier, rules.quantile)), 6)
+    calm = [value for value in earlier if value <= fixed]
+    known = f"{len(earlier)} earlier readings"
+    if len(calm) >= rules.min_readings:
+        learnt, known = calm, f"{len(calm)} earlier readings at or below {shown(fixed)}"
+    elif len(earlier) >= rules.min_readings and len(calm) <= (1 - rules.quantile) * len(earlier):
+        learnt = earlier
+    else:
+        found = f"of {known} {len(calm)} are at or below {shown(fixed)}, and {rules.min_readings} are needed for its own"
+        return fixed, f" (fixed threshold: {found})"
+    own = round(float(np.quantile(learnt, rules.quantile)), 6)
     bounded = min(max(own, rules.lowest), rules.highest)
     bounds = f", kept within {shown(rules.lowest)} to {shown(rules.highest)}" if bounded != own else ""
-    text = f"the {shown(rules.quantile)} quantile of {len(earlier)} earlier readings is {shown(own)}{bounds}"
+    text = f"the {shown(rules.quantile)} quantile of {known} is {shown(own)}{bounds}"
     return bounded, f" (own threshold: {text})"
 
 

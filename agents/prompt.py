@@ -79,7 +79,7 @@ class StagePrompt(Strict):
     def _parses(cls, source: str | None) -> str | None:
         try:
             _template(source or "")
-        except TemplateError as error:
+        except (TemplateError, RecursionError) as error:
             raise ValueError(f"is not a Jinja2 template: {error}") from error
         return source
 
@@ -206,7 +206,7 @@ def render(variant: PromptVariant, stage: Stage, spec: PipelineSpec, label: Labe
     """The messages for one stage of one pipeline. Raises BadInput when the template asks for what is not there."""
     try:
         return list(_messages(variant, stage, spec, label))
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise BadInput(f"prompt {shorten(variant.name, 80)}: stage {stage}: {shorten(str(error))}") from None
 
 

@@ -14,13 +14,14 @@ import hashlib
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from agents.files import Entry, PipelineFiles, ReadPipeline
 from agents.schema import PipelineReport
-from console import BadInput, shorten
+from console import BadInput, CannotJudge, shorten
 
 Condition = Mapping[str, object]
 
@@ -41,13 +42,7 @@ class RowFile:
         """Go on at the end of a file, or make it. Raises BadInput when it cannot be written."""
         self.path = path
         self._condition = json.dumps(dict(condition), ensure_ascii=False)
-        try:
-            self._file = path.open("a", encoding="utf8")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"--out {path}: another run is writing it") from None
-        except OSError as error:
-            raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from None
+        self._file = _locked(path)
 
     @classmethod
     def new(cls, path: Path, condition: Condition) -> Self:
@@ -57,73 +52,96 @@ class RowFile:
         return cls(path, condition)
 
     def write(self, entry: Entry, report: PipelineReport) -> None:
-        """One row, handed over to the operating system."""
+        """One row, handed over to the operating system. Raises CannotJudge when it does not take it."""
         head = f'{{"condition": {self._condition}, "input": "{input_digest(entry)}", '
-        self._file.write(head + report.model_dump_json()[1:] + "\n")
-        self._file.flush()
+        try:
+            self._file.write(head + report.model_dump_json()[1:] + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise CannotJudge(
+                f"--out {self.path}: cannot be written ({error.strerror}); mend it, then --resume"
+            ) from None
 
     def close(self) -> None:
         """Have the rows on the disk itself."""
-        self._file.flush()
-        with contextlib.suppress(OSError):  # a pipe has no disk
+        with contextlib.suppress(OSError):  # a pipe has no disk; a full one was told when the row was written
+            self._file.flush()
             os.fsync(self._file.fileno())
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class Unfinished:
-    """What an earlier run left to do: its entries without an answer in the file given by --out.
+    """What an earlier run left to do: its entries without an answer, and the file given by --out without their rows.
 
-    Raises BadInput when the rows were made under another condition, or the entries can be read but once.
+    A row counts as answered when its pipeline was completed or refused, and, if traces_wanted, when the person who
+    has to decide on it has a trace to do so. Raises BadInput when the rows were made under another condition, or the
+    entries can be read but once.
     """
 
-    def __init__(self, path: Path, condition: Condition, entries: PipelineFiles) -> None:
+    def __init__(self, path: Path, condition: Condition, entries: PipelineFiles, *, traces_wanted: bool) -> None:
         if entries.count is None:
             raise BadInput("--resume: the pipelines come from a pipe, which cannot be read twice; write them to a file")
         self.path = path
         self.condition = condition
         self.entries = entries
-        self.kept = 0
-        """Rows that need not be asked again."""
+        self.traces_wanted = traces_wanted
+        self.kept: Counter[str] = Counter()
+        """Rows that need not be asked again, by status."""
+        self.traces_replaced: list[str] = []
+        """Traces of rows that are asked again: nobody needs to decide on them any more."""
         self._todo = sqlite3.connect("")  # SQLite's name for a private file that it removes itself
-        self._todo.execute("create table todo (digest text primary key) without rowid")
+        self._todo.execute("create table todo (digest text primary key, times integer) without rowid")
         for entry in entries:
-            self._todo.execute("insert or ignore into todo values (?)", (input_digest(entry),))
-        if path.is_file():
-            self._keep_answered()
+            # Refused entries may be alike: three broken ones on one line.
+            more = "insert into todo values (?, 1) on conflict (digest) do update set times = times + 1"
+            self._todo.execute(more, (input_digest(entry),))
+        self.rows = self._answered_rows() if self.path.is_file() else RowFile(self.path, condition)
 
     def __iter__(self) -> Iterator[Entry]:
-        """The entries that have no answer yet."""
-        for entry in self.entries:
-            if self._todo.execute("select 1 from todo where digest = ?", (input_digest(entry),)).fetchone():
-                yield entry
+        """The entries that have no answer yet; may be iterated once."""
+        return (entry for entry in self.entries if self._take(input_digest(entry)))
 
     @property
     def count(self) -> int:
         """How many entries have no answer yet."""
-        return (self.entries.count or 0) - self.kept
+        return (self.entries.count or 0) - self.kept.total()
 
-    def _keep_answered(self) -> None:
-        """Replace the file by its rows that need not be asked again, whole or not at all."""
-        RowFile(self.path, self.condition).close()  # nobody writes it now, and we may
-        kept = self.path.with_name(f"{self.path.name}.part")
+    def _take(self, digest: str) -> bool:
+        """Whether such an entry is still to do; if so, there is one less."""
+        less = "update todo set times = times - 1 where digest = ? and times > 0"
+        return bool(self._todo.execute(less, (digest,)).rowcount)
+
+    def _answered_rows(self) -> RowFile:
+        """The file with nothing but the rows that need not be asked again, replaced whole or not at all."""
+        before = _locked(self.path)
+        real = self.path.resolve()  # a link stays a link
+        kept = real.with_name(f"{real.name}.part")
         try:
-            with self.path.open("rb") as file, kept.open("wb") as out:
+            with real.open("rb") as file, kept.open("wb") as out:
                 for number, line in enumerate(file, 1):
                     if self._is_answered(number, line):
                         out.write(line)
-                        self.kept += 1
-            kept.replace(self.path)
+            kept.chmod(real.stat().st_mode)
+            kept.replace(real)
+            # The old file's lock is held until the new one's is: no other run comes in between unnoticed.
+            return RowFile(self.path, self.condition)
         finally:
             kept.unlink(missing_ok=True)
+            before.close()
 
     def _is_answered(self, number: int, line: bytes) -> bool:
         """Whether a line is an answered row of an entry of this run; its entry is then off the list."""
         if not line.endswith(b"\n"):
             return False  # the process was killed while it wrote this one
         row = self._row(number, line)
-        if row["status"] not in {"completed", "invalid"}:
-            return False
-        return bool(self._todo.execute("delete from todo where digest = ?", (row["input"],)).rowcount)
+        undecidable = self.traces_wanted and row.get("requires_approval") and not row.get("trace_id")
+        if row["status"] in {"completed", "invalid"} and not undecidable and self._take(row["input"]):
+            self.kept[row["status"]] += 1
+            return True
+        if trace_id := row.get("trace_id"):
+            self.traces_replaced.append(str(trace_id))
+        return False
 
     def _row(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -142,3 +160,18 @@ class Unfinished:
                 "use the same options, or another --out"
             )
         return row
+
+
+def _locked(path: Path) -> TextIO:
+    """A file open at its end, locked against other runs for as long as it is open. Raises BadInput."""
+    try:
+        file = path.open("a", encoding="utf8")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(f"--out {path}: another run is writing it") from None
+    except OSError as error:
+        raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from None
+    if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+        return file
+    file.close()  # another run has just replaced it
+    raise BadInput(f"--out {path}: another run is writing it")

@@ -125,6 +125,10 @@ class ErrorClass(StrEnum):
     """The prompt cannot be rendered on this pipeline."""
 
 
+FallbackReason = Literal["guardrails", "deadline", "endpoint"]
+"""Why the rules recommend in the model's place: it may not be given, was late, or (under a deadline) did not come."""
+
+
 class Rejected(Strict):
     """An answer that was not let through, kept for the evaluation."""
 
@@ -140,13 +144,14 @@ class StageReport(Strict):
     status: Literal["completed", "failed"]
     source: Literal["model", "fallback"] = "model"
     """fallback: the recommendation is the rules', not the model's."""
-    fallback_because: Literal["guardrails", "deadline"] | None = None
+    fallback_because: FallbackReason | None = None
     recommendation: Recommendation | None = None
     violations: tuple[Violation, ...] = Field((), strict=False)
     """What the recommendation given here breaks: only with guardrails set to warn."""
     rejected: tuple[Rejected, ...] = Field((), strict=False)
     """Answers that guardrails did not let through."""
     error: str | None = None
+    """What went wrong: of a failed stage, or where the rules had to stand in for the endpoint."""
     error_class: ErrorClass | None = Field(None, strict=False)
     answer: str | None = None
     """The model's words as they came, kept when they could not be used."""

@@ -81,6 +81,11 @@ def offers_webhook(source: Source) -> bool:
     return bool(mention(_words(source), "webhook_offered"))
 
 
+def sends_a_stream(source: Source) -> bool:
+    """Whether the source's words speak of a stream, a socket or calls of its own, or of data that flows."""
+    return bool(mention(f"{_words(source)}\n{source.frequency or ''}", "streams_itself")) or offers_webhook(source)
+
+
 def denies_webhook(source: Source) -> bool:
     """Whether this is an API whose words say that there is no webhook."""
     return kind_of(source) in PULLED and "webhook" in _words(source).lower() and not offers_webhook(source)
@@ -112,6 +117,25 @@ def has_many_files(source: Source) -> bool:
     return found is not None and found.what == "files" and found.per_s * 3600 > MANY_FILES_PER_H
 
 
+def has_files_within_minutes(source: Source) -> bool:
+    """Files of an object store that are needed within minutes (row 12).
+
+    Not where the files are told to be few, nor where they lie on a server that can only be listed.
+    """
+    counted = source.volume is not None and rate(source.volume).what == "files"
+    need = need_s(source)
+    soon = kind_of(source) is SourceKind.OBJECT_STORAGE and need is not None and need < BATCH_FROM_S
+    return soon and not counted and not mention(_words(source), "lists_only")
+
+
+def only_grows(source: Source) -> bool:
+    """A table needed more often than daily whose changes a query finds: it is appended to or has `updated_at` (row 8)."""
+    need = need_s(source)
+    often = kind_of(source) is SourceKind.DATABASE and need is not None and need < DAY_S
+    told = source.description or ""
+    return often and not source.deletes_matter and bool(mention(told, "finds_changes")) and not is_small_table(source)
+
+
 def has_no_spare_partition(spec: PipelineSpec) -> bool:
     """As many consumers as partitions: one more would sit idle (row 6)."""
     partitions, replicas = spec.source.partitions, spec.infrastructure_metrics.replicas
@@ -121,7 +145,7 @@ def has_no_spare_partition(spec: PipelineSpec) -> bool:
 def unfit_modes(source: Source) -> dict[IngestionMode, str]:
     """The modes that the facts rule out, each with the reason."""
     found: dict[IngestionMode, str] = {}
-    for rules_out in (_by_need, _by_push, _by_log, _by_table):
+    for rules_out in (_by_need, _by_push, _by_stream, _by_log, _by_table):
         for mode, why in rules_out(source):
             found.setdefault(mode, why)
     return found
@@ -150,6 +174,17 @@ def _by_push(source: Source) -> _Ruled:
             yield IngestionMode.PUSH_RECEIVER, "this source is pulled and does not call us"
     elif kind is not None:
         yield IngestionMode.PUSH_RECEIVER, "only a webhook calls us; this source does not"
+
+
+def _by_stream(source: Source) -> _Ruled:
+    """What is asked for its data sends no stream (rows 2 and 16).
+
+    Below ten seconds this stays open: there a stream endpoint is what the owner has to be asked for (row 3).
+    """
+    need = need_s(source)
+    too_fast_to_ask = need is not None and need < POLLING_FROM_S
+    if kind_of(source) in PULLED and not too_fast_to_ask and not sends_a_stream(source):
+        yield IngestionMode.STREAMING, "this source is asked for its data and sends no stream"
 
 
 def _by_log(source: Source) -> _Ruled:

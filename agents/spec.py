@@ -6,11 +6,12 @@ the same pipeline in other units is the same pipeline.
 
 from __future__ import annotations
 
+import reprlib
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
 from agents.schema import Name, NonNegative, Percent, Strict, Text
 from agents.units import canonical_duration, canonical_rate
@@ -20,6 +21,7 @@ Volume = Annotated[str, Field(min_length=1, max_length=60), AfterValidator(canon
 Duration = Annotated[str, Field(min_length=1, max_length=60), AfterValidator(canonical_duration)]
 """A time in its canonical spelling: ``15 min``."""
 Count = Annotated[int, Field(ge=0, le=10**15)]
+Machines = Annotated[int, Field(ge=1, le=10**9)]
 
 MOST_READINGS = 10_000
 
@@ -33,6 +35,23 @@ def _utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[datetime, Field(strict=False), AfterValidator(_utc)]
+
+
+def _policy(value: object) -> object:
+    """A preset's name or plain changes: what is written into a row must be what a policy can be made of."""
+    if value is None or isinstance(value, str) or (isinstance(value, dict) and _is_plain(value, 4)):
+        return value
+    raise ValueError(
+        f"found {reprlib.repr(value)}; allowed: a preset's name, or changes such as {{priority.cpu.high: 75}}"
+    )
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    if isinstance(value, dict):
+        return depth > 0 and all(_is_plain(one, depth - 1) for pair in value.items() for one in pair)
+    if isinstance(value, str):
+        return len(value) <= 200 and not any("\ud800" <= char <= "\udfff" for char in value)
+    return value is None or isinstance(value, bool | int | float)
 
 
 def _also(*names: str) -> AliasChoices:
@@ -69,7 +88,7 @@ class Source(Strict):
     """Databases: whether the transaction log may be read."""
     rate_limit: Volume | None = None
     """The most the source answers: ``100 requests/min``."""
-    partitions: Annotated[int, Field(ge=1)] | None = None
+    partitions: Machines | None = None
     """Kafka: more consumers than this sit idle."""
     description: Text | None = None
     """Anything else that decides the mode."""
@@ -133,8 +152,8 @@ class InfrastructureMetrics(Measured):
     """The share of successes that was promised: 99.9 leaves an error budget of 0.1."""
     oom_kills: Count | None = None
     """Processes killed for lack of memory since the reading before, or within the last hour."""
-    replicas: Annotated[int, Field(ge=1)] | None = None
-    min_replicas: Annotated[int, Field(ge=1)] | None = None
+    replicas: Machines | None = None
+    min_replicas: Machines | None = None
     history: Annotated[tuple[Reading, ...], Field(max_length=MOST_READINGS, strict=False)] = ()
     """Earlier readings, oldest first, the newest (this one) not among them."""
 
@@ -163,5 +182,5 @@ class PipelineSpec(Strict):
     source: Source
     quality_metrics: QualityMetrics = QualityMetrics()
     infrastructure_metrics: InfrastructureMetrics = InfrastructureMetrics()
-    policy: Name | dict[str, Any] | None = None
+    policy: Annotated[Name | dict[str, Any] | None, BeforeValidator(_policy)] = None
     """This pipeline's own policy: a preset's name, or changes to the run's policy (``priority.cpu.high: 75``)."""

@@ -17,22 +17,6 @@ def disk_findings(metrics: InfrastructureMetrics, rules: Disk) -> list[Finding]:
     return [*_disk_full(metrics, rules), *_disk_forecast(metrics, rules)]
 
 
-def growth_gb_per_h(metrics: InfrastructureMetrics, min_readings: int) -> float | None:
-    """Slope of the straight line through the storage readings, the newest among them; None with too few of them."""
-    points = [
-        (-age / timedelta(hours=1), reading.storage_used_gb)
-        for age, reading in aged(metrics.history)
-        if reading.storage_used_gb is not None
-    ]
-    if metrics.storage_used_gb is None or len(points) + 1 < max(min_readings, 2):
-        return None
-    points.append((0.0, metrics.storage_used_gb))
-    try:
-        return linear_regression([x for x, _ in points], [y for _, y in points]).slope
-    except (OverflowError, ValueError):  # readings near the largest float: no line through them can be told
-        return None
-
-
 def _disk_full(metrics: InfrastructureMetrics, rules: Disk) -> list[Finding]:
     used, total = metrics.storage_used_gb, metrics.storage_total_gb
     if used is None or total is None:
@@ -46,16 +30,15 @@ def _disk_full(metrics: InfrastructureMetrics, rules: Disk) -> list[Finding]:
 
 
 def _disk_forecast(metrics: InfrastructureMetrics, rules: Disk) -> list[Finding]:
-    """When the storage is full at its growth, as told or as its history shows; the sooner of both."""
+    """When the storage is full at its growth, as told or as its history shows; the soonest counts."""
     used, total, told = metrics.storage_used_gb, metrics.storage_total_gb, metrics.storage_growth_gb_per_day
     if used is None or total is None:
         return lacking(metrics, "disk_forecast", "storage_used_gb", "storage_total_gb")
-    seen_per_h = growth_gb_per_h(metrics, rules.min_readings)
-    if told is None and seen_per_h is None:
+    seen = _seen_growths(metrics, used, rules)
+    if told is None and not seen:
         return [NotJudged("disk_forecast", ("storage_growth_gb_per_day or storage_used_gb in history",))]
-    per_h, source = max(
-        (told / 24 if told is not None else 0.0, "as told"), (seen_per_h or 0.0, "by the line through its history")
-    )
+    growths = [(told / 24, "as told"), *seen] if told is not None else seen
+    per_h, source = max(growths, key=lambda growth: growth[0])
     if per_h <= 0:
         return []
     hours = (total - used) / per_h
@@ -68,6 +51,35 @@ def _disk_forecast(metrics: InfrastructureMetrics, rules: Disk) -> list[Finding]
     facts: dict[str, float | int | str] = {"storage_used_gb": used, "storage_total_gb": total}
     if told is not None:
         facts["storage_growth_gb_per_day"] = told
-    if seen_per_h is not None:
+    if seen:
         facts["history"] = f"{len(metrics.history)} readings"
     return [RuleFired(rule="disk_forecast", level=level, reason=reason, facts=facts)]
+
+
+def _seen_growths(metrics: InfrastructureMetrics, used: float, rules: Disk) -> list[tuple[float, str]]:
+    """Growth in GB per hour over the whole history and over its last hours, where it knows enough, each with its source.
+
+    A fill that has just begun vanishes in a long flat history, and a slow one in the last hours.
+    """
+    points = [
+        (-age / timedelta(hours=1), reading.storage_used_gb)
+        for age, reading in aged(metrics.history)
+        if reading.storage_used_gb is not None
+    ]
+    points.append((0.0, used))
+    recent = [point for point in points if point[0] >= -rules.over_h]
+    lines = [
+        (_slope(points, rules.min_readings), "by the line through its history"),
+        (_slope(recent, rules.min_readings), f"by the line through its last {shown(rules.over_h)} h"),
+    ]
+    return [(slope, source) for slope, source in lines if slope is not None]
+
+
+def _slope(points: list[tuple[float, float]], min_readings: int) -> float | None:
+    """Of the straight line through the points; None with too few of them."""
+    if len(points) < max(min_readings, 2):
+        return None
+    try:
+        return linear_regression([x for x, _ in points], [y for _, y in points]).slope
+    except (OverflowError, ValueError):  # readings near the largest float: no line through them can be told
+        return None

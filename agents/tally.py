@@ -17,11 +17,11 @@ class Tally:
     severities: Counter[str] = field(default_factory=Counter)
     priorities: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
-    """Stages by who recommends: model, fallback (deadline), fallback (guardrails)."""
+    """Stages by who recommends: model, or fallback with the reason."""
     violations: Counter[str] = field(default_factory=Counter)
     """Broken rules, in rejected answers and in those given all the same."""
     errors: Counter[str] = field(default_factory=Counter)
-    """Failed stages by class."""
+    """What the endpoint or the input failed with, by class, whether or not the rules stood in."""
     need_approval: int = 0
     output_tokens: int = 0
 
@@ -63,7 +63,7 @@ class Tally:
             "priorities": dict(self.priorities),
             "recommendations_from": dict(self.sources),
             "violations": dict(self.violations),
-            "failed_stages": dict(self.errors),
+            "errors": dict(self.errors),
             "need_approval": self.need_approval,
             "output_tokens": self.output_tokens,
         }

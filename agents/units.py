@@ -22,7 +22,7 @@ _RATE = re.compile(
 )
 _DURATION = re.compile(rf"\s*{_NUMBER}\s*(?P<unit>[A-Za-z]+)\s*", re.A)
 
-_BYTES = re.compile(r"([KMGTP]?)i?B|([kmgtp]?)i?b")
+_BYTES = re.compile(r"([kKMGTP]?)i?B|([kmgtp])i?b")
 _COUNT = re.compile(r"(?:([kKM])\s*)?(events?|records?|rows?|messages?|requests?|calls?|files?|readings?)")
 _POWERS = "KMGTP"
 
@@ -71,7 +71,7 @@ def rate(text: str) -> Rate:
     if found := _COUNT.fullmatch(unit):
         thousands = {None: 0, "k": 1, "K": 1, "M": 2}[found[1]]
         return Rate(amount * 1000**thousands / _SECONDS[period], found[2].rstrip("s") + "s")
-    hint = " (a small b after a capital letter may mean bits; write B)" if re.fullmatch("[KMGTP]i?b", unit) else ""
+    hint = " (a small b may mean bits; write B)" if re.fullmatch("[KMGTP]?i?b", unit) else ""
     raise ValueError(f"found {shorten(text, 60)!r}{hint}; allowed: {_RATES_ALLOWED}")
 
 

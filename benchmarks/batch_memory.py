@@ -3,8 +3,8 @@
     python -m benchmarks.batch_memory [--pipelines 100000 --guardrails off]
 
 The simulator answers at once, so the pace is the client's: reading, rules, prompts, requests, guardrails, rows. Memory
-is the resident set of the `agents run` process and is read when 10, 20, ... 100 % of the rows are written. Constant
-memory means that the last reading is about the first one. Traces are off: a store takes some 30 ms for each.
+is the resident set of the `agents run` process and is read at 1 % and then each 10 % of the rows. Constant memory means
+that the last reading is about the first one. Traces are off: a store takes some 40 ms for each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -25,23 +24,24 @@ import typer
 
 import console
 from agents.guardrails import GuardrailMode
+from benchmarks.simulator_process import simulator
 from console import CannotJudge, say
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _ROOT = Path(__file__).resolve().parents[1]
-_STEPS = 10
+_SHARES = (0.01, *(tenth / 10 for tenth in range(1, 11)))
+"""Of the rows, when memory is read."""
 
 
 @app.command()
 def main(
-    pipelines: Annotated[int, typer.Option(min=_STEPS, help="How many.")] = 100_000,
+    pipelines: Annotated[int, typer.Option(min=100, help="How many.")] = 100_000,
     guardrails: Annotated[GuardrailMode, typer.Option(help="As in `agents run`.")] = GuardrailMode.ENFORCE,
     concurrency: Annotated[int, typer.Option(min=1, help="Pipelines at a time.")] = 16,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8197,
 ) -> None:
-    """Run, read the memory at each tenth of the rows, and print both."""
-    with tempfile.TemporaryDirectory() as temporary, simulator(port) as base_url:
+    """Run, read the memory as the rows come, and print both."""
+    with tempfile.TemporaryDirectory() as temporary, simulator() as base_url:
         source, out = Path(temporary) / "in.jsonl", Path(temporary) / "out.jsonl"
         write_pipelines(source, pipelines)
         command = [sys.executable, "-m", "agents", "run", str(source), "--out", str(out), "--base-url", base_url]
@@ -76,23 +76,11 @@ def write_pipelines(path: Path, count: int) -> None:
             file.write(json.dumps(pipeline) + "\n")
 
 
-@contextmanager
-def simulator(port: int) -> Iterator[str]:
-    """The simulator in its own process, answering at once."""
-    options = ["--ttft-ms", "0", "--itl-ms", "0", "--output-tokens", "40", "--port", str(port)]
-    with subprocess.Popen([sys.executable, "-m", "serving", "sim", *options], cwd=_ROOT) as process:
-        try:
-            time.sleep(3)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-
-
 def memory(running: subprocess.Popen[bytes], out: Path, pipelines: int) -> Iterator[tuple[int, str]]:
-    """Rows and resident megabytes, at each tenth of the rows."""
+    """Rows and resident megabytes, at each share of the rows."""
     process, rows, offset = psutil.Process(running.pid), 0, 0
-    for step in range(1, _STEPS + 1):
-        while rows < pipelines * step // _STEPS and running.poll() is None:
+    for share in _SHARES:
+        while rows < pipelines * share and running.poll() is None:
             time.sleep(0.1)
             if out.exists():
                 with out.open("rb") as file:

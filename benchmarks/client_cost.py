@@ -4,19 +4,16 @@
 
 The endpoint is the simulator without delays, in a process of its own, so its work is not counted. Requests are the
 agents' own, on the pipelines of examples/pipelines.yaml. Rounds alternate over the clients, so that a machine that
-drifts drifts for both. The lean client runs on asyncio's loop, as the commands do, and on uvloop. Not covered: TLS,
-a network, streaming, and what a real engine's delays do to many requests that wait.
+drifts drifts for both. The lean client runs on asyncio's own loop and on uvloop, as `agents run` does. Not covered:
+TLS, a network, streaming, and what a real engine's delays do to many requests that wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -31,19 +28,14 @@ from agents.files import ReadPipeline, read_pipelines
 from agents.policy import DEFAULT_POLICY, load_policy
 from agents.prompt import DEFAULT_PROMPT, load_prompt
 from agents.requests import requests_for
-from console import CannotJudge, say
+from benchmarks.simulator_process import simulator
+from console import say
 from serving.endpoint import Endpoint, connect
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _ROOT = Path(__file__).resolve().parents[1]
 _WARM_UP = 50
-_SIMULATOR = (
-    "from serving.simulator import SimulatorSettings, serve\n"
-    "settings = SimulatorSettings(ttft_ms=0, itl_ms=0, output_tokens=40)\n"
-    "serve(settings, '127.0.0.1', 0, lambda url: print(url, flush=True))"
-)
-
 Bodies = list[dict[str, Any]]
 
 
@@ -89,19 +81,6 @@ def main(
                 seen[name].append(figures)
                 say(f"round {number + 1}, {name}: {figures.cpu_ms:.3f} ms, {figures.requests_per_s:.0f} requests/s")
     report(seen, requests, concurrency)
-
-
-@contextmanager
-def simulator() -> Iterator[str]:
-    """A simulator without delays in a process of its own; gives its base URL."""
-    with subprocess.Popen([sys.executable, "-c", _SIMULATOR], cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            base_url = process.stdout.readline().strip() if process.stdout else ""
-            if not base_url:
-                raise CannotJudge("the simulator did not start")
-            yield base_url
-        finally:
-            process.terminate()
 
 
 def agent_bodies(model: str) -> Bodies:

@@ -5,8 +5,9 @@
 The published tutorial behind this project loads the model once per agent through transformers (float32 on a CPU) and
 lets each agent write 100 sampled tokens (temperature 0.7, top_p 0.95), agent after agent, pipeline after pipeline.
 Here that way is done anew with the same weights, on the same machine, in one run: theirs first, then ours in rounds on
-a started vLLM, then theirs again, so that a machine that drifts shows it. Ours twice: 100 plain tokens per agent like
-theirs, and as the product works (default prompt, JSON schema, guardrails with their second question).
+a started vLLM, then theirs again, so that a machine that drifts shows it. Ours three times: up to 100 plain tokens per
+agent like theirs; the brief prompt with guardrails that warn; and as the product works by default (grounded prompt,
+guardrails that ask a second time).
 
 Figures: pipelines per minute, median and range over rounds, output tokens per pipeline, and ratios to theirs.
 """
@@ -18,7 +19,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,10 @@ from pydantic import SecretStr
 import console
 from agents.client import ChatClient, make_client
 from agents.files import Entry, ReadPipeline
+from agents.guardrails import GuardrailMode
 from agents.orchestrator import AgenticDataOrchestrator
 from agents.policy import load_policy
-from agents.prompt import load_prompt
+from agents.prompt import DEFAULT_PROMPT, load_prompt
 from agents.requests import requests_for
 from agents.schema import PipelineReport, Stage
 from agents.spec import PipelineSpec
@@ -47,6 +49,8 @@ from serving.vllm_server import ServerSpec, start, stop
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _NEW_TOKENS = 100
+_AT_ONCE = 63
+"""Requests in flight, three a pipeline: as many as vLLM takes into one batch here (--max-num-seqs 64)."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,14 @@ def main(
     model = model_named(default_model("cpu"))
     folder = weights.bring(model, say)
     pipelines = some_pipelines(max(theirs, ours))
-    seen: dict[str, list[Round]] = {"tutorial's way": [], "100 plain tokens": [], "as the product works": []}
-    seen["tutorial's way"].append(one_after_the_other(folder, pipelines[:theirs]))
+    seen: dict[str, list[Round]] = {"tutorial's way": [one_after_the_other(folder, pipelines[:theirs])]}
     with endpoint(model.name, folder, model.context, port) as served:
-        asyncio.run(as_the_product_works(served, pipelines[:2]))  # compiles the schemas; not counted
+        for work in WAYS.values():
+            asyncio.run(work(served, pipelines[:2]))  # compiles the schemas; not counted
         for number in range(rounds):
-            seen["100 plain tokens"].append(asyncio.run(plain_tokens(served, pipelines[:ours])))
-            seen["as the product works"].append(asyncio.run(as_the_product_works(served, pipelines[:ours])))
-            say(f"round {number + 1}: {seen['100 plain tokens'][-1]}, {seen['as the product works'][-1]}")
+            for name, work in WAYS.items():
+                seen.setdefault(name, []).append(asyncio.run(work(served, pipelines[:ours])))
+                say(f"round {number + 1}, {name}: {seen[name][-1].pipelines_per_min:.1f} pipelines/min")
     seen["tutorial's way"].append(one_after_the_other(folder, pipelines[:theirs]))
     report(seen, f"{model.name}, {theirs} and {ours} pipelines a round")
 
@@ -85,7 +89,6 @@ def some_pipelines(count: int) -> list[PipelineSpec]:
     by_stage: dict[Stage, list[PipelineSpec]] = {stage: [] for stage in Stage}
     for case in generate(count * 10, seed=0):
         by_stage[case.stage].append(case.spec)
-    parts = [by_stage[stage] for stage in Stage]
     return [
         one.model_copy(
             update={
@@ -94,8 +97,10 @@ def some_pipelines(count: int) -> list[PipelineSpec]:
                 "infrastructure_metrics": machines.infrastructure_metrics,
             }
         )
-        for number, (one, quality, machines) in enumerate(zip(*parts, strict=False))
-    ][:count]
+        for number, (one, quality, machines) in enumerate(
+            zip(*(by_stage[stage][:count] for stage in Stage), strict=True)
+        )
+    ]
 
 
 def one_after_the_other(folder: Path, pipelines: list[PipelineSpec]) -> Round:
@@ -132,14 +137,14 @@ def loaded(folder: Path) -> Callable[[list[dict[str, str]]], int]:
 @contextmanager
 def endpoint(name: str, folder: Path, context: int, port: int) -> Iterator[Endpoint]:
     """The real vLLM on that model, for as long as the block lasts."""
-    # The record of a server that a user runs stays as it is.
-    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="plumbline-benchmark-")
-    spec = ServerSpec(name, folder, make("cpu", model_size(folder, context)), port=port)
-    record = start(spec, say)
-    try:
-        yield Endpoint(spec.base_url, name, SecretStr("EMPTY"))
-    finally:
-        stop(record)
+    with tempfile.TemporaryDirectory() as state:
+        os.environ["XDG_STATE_HOME"] = state  # the record of a server that a user runs stays as it is
+        spec = ServerSpec(name, folder, make("cpu", model_size(folder, context)), port=port)
+        record = start(spec, say)
+        try:
+            yield Endpoint(spec.base_url, name, SecretStr("EMPTY"))
+        finally:
+            stop(record)
 
 
 async def plain_tokens(served: Endpoint, pipelines: list[PipelineSpec]) -> Round:
@@ -147,7 +152,7 @@ async def plain_tokens(served: Endpoint, pipelines: list[PipelineSpec]) -> Round
     requests = requests_for(pipelines, load_prompt("plain"), load_policy("standard"), served.model)
     sampling = {"max_tokens": _NEW_TOKENS, "temperature": 0.7, "top_p": 0.95}
     bodies = [{"model": served.model, "messages": request.body["messages"], **sampling} for request in requests]
-    async with make_client(served, "lean", timeout_s=600, concurrency=48) as client:
+    async with make_client(served, timeout_s=600, concurrency=_AT_ONCE) as client:
         began = time.perf_counter()
         tokens = sum(await asyncio.gather(*(_tokens(client, body) for body in bodies)))
         return _round(len(pipelines), tokens, time.perf_counter() - began)
@@ -157,13 +162,32 @@ async def _tokens(client: ChatClient, body: dict[str, Any]) -> int:
     return (await client.complete(body)).output_tokens or 0
 
 
+async def brief(served: Endpoint, pipelines: list[PipelineSpec]) -> Round:
+    """The orchestrator with the brief prompt; advice that breaks a rule is given with its violations beside it."""
+    return await _orchestrated(served, pipelines, "brief", GuardrailMode.WARN)
+
+
 async def as_the_product_works(served: Endpoint, pipelines: list[PipelineSpec]) -> Round:
-    """The orchestrator with its defaults, 16 pipelines at a time."""
+    """The orchestrator with its defaults."""
+    return await _orchestrated(served, pipelines, DEFAULT_PROMPT, GuardrailMode.ENFORCE)
+
+
+async def _orchestrated(
+    served: Endpoint, pipelines: list[PipelineSpec], prompt: str, guardrails: GuardrailMode
+) -> Round:
     entries: list[Entry] = [ReadPipeline(spec, spec.id) for spec in pipelines]
-    async with make_client(served, "lean", timeout_s=600, concurrency=48) as client:
+    async with make_client(served, timeout_s=600, concurrency=_AT_ONCE) as client:
+        orchestrator = AgenticDataOrchestrator(client, served.model, load_prompt(prompt), guardrails=guardrails)
         began = time.perf_counter()
-        reports = await AgenticDataOrchestrator(client, served.model).process_all(entries, concurrency=16)
+        reports = await orchestrator.process_all(entries, concurrency=_AT_ONCE // len(Stage))
         return _round(len(reports), _output_tokens(reports), time.perf_counter() - began)
+
+
+WAYS: dict[str, Callable[[Endpoint, list[PipelineSpec]], Coroutine[Any, Any, Round]]] = {
+    "100 plain tokens": plain_tokens,
+    "brief, guardrails warn": brief,
+    "as the product works": as_the_product_works,
+}
 
 
 def _output_tokens(reports: list[PipelineReport]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,8 +37,8 @@ def ui_command() -> str:
 
 def database_path() -> Path | None:
     """The SQLite file the store is in; None for a server or another database."""
-    path = tracking_uri().partition("sqlite:///")[2].partition("?")[0]
-    return Path(path) if path else None
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", tracking_uri())
+    return Path(found[1]) if found else None
 
 
 def has_store() -> bool:
@@ -47,11 +48,11 @@ def has_store() -> bool:
 
 
 def without_password(uri: str) -> str:
-    """A store's address fit to print: what stands between // and @ may be a password."""
-    if uri.startswith("sqlite:"):
+    """A store's address fit to print: what stands between // and @, or behind a ?, may be a password."""
+    if uri.startswith("sqlite"):
         return uri
     scheme, mark, rest = uri.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else uri
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}".partition("?")[0] if mark else uri
 
 
 @contextmanager

@@ -103,16 +103,6 @@ class StoredTrace:
     """Those of people that are still valid, the oldest first."""
 
 
-def log_trace(experiment: str, content: TraceContent) -> str:
-    """Write one trace and give its id; for more than one, open a TraceLog. Raises CannotJudge."""
-    return TraceLog(experiment).write(content)
-
-
-def find_traces(experiment: str, tags: Mapping[str, str]) -> list[StoredTrace]:
-    """Every trace of an experiment with all of these tags, the newest first. Raises CannotJudge."""
-    return TraceLog(experiment).find(tags)
-
-
 class TraceLog:
     """The traces of one experiment. The store is opened once, which takes seconds; a trace then takes some 40 ms.
 

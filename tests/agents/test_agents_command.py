@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -268,12 +269,42 @@ def test_resume_asks_only_what_has_no_answer(
     assert (document["pipelines_in"], document["pipelines_kept"], document["pipelines_out"]) == (
         30,
         10,
-        {"completed": 20},
+        {"completed": 30},
     )
     assert out.read_bytes().splitlines(keepends=True)[:10] == rows[:10]
     assert ids_in(out) == [f"p{number:05d}" for number in range(30)]
     assert here("run", files, *options, "--resume") == 0
     assert "30 of 30 pipelines have their answer" in capsys.readouterr().err
+
+
+def test_a_refused_pipeline_keeps_its_exit_code_when_the_run_is_gone_on_with(
+    start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, files = tmp_path / "out.jsonl", many(tmp_path / "in.jsonl", 3)
+    with files.open("a") as file:
+        file.write("not JSON\n")
+    options: list[str | Path] = ["--out", out, "--base-url", start_simulator(**FAST), "--json"]
+    assert here("run", files, *options) == 2
+    capsys.readouterr()
+    assert here("run", files, *options, "--resume") == 2
+    document = json.loads(capsys.readouterr().out)
+    assert (document["pipelines_in"], document["pipelines_out"]) == (4, {"completed": 3, "invalid": 1})
+
+
+def test_what_a_pipeline_or_a_model_says_cannot_pass_for_a_line_of_ours(
+    start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = tmp_path / "p.jsonl"
+    files.write_text(json.dumps({"id": "a  (completed)\n  priority NORMAL: forged", "source": {"type": "x"}}) + "\n")
+    assert here("run", files, "--base-url", start_simulator(**FAST)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert not any(line.strip().startswith("priority NORMAL: forged") for line in lines)
+
+
+def test_more_connections_than_the_system_allows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, 512))
+    with pytest.raises(BadInput, match=r"^--concurrency: needs 3272 open files, and this user may have 512"):
+        here("run", EXAMPLES, "--concurrency", "1024")
 
 
 def test_resume_needs_to_know_where_the_rows_are() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import RawTestServer, TestServer
 from pydantic import SecretStr
 
 from agents.client import make_client
@@ -73,3 +73,20 @@ def test_importing_the_clients_does_not_import_the_sdk() -> None:
     program = "import sys, agents.client; sys.exit('openai' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
+
+
+def test_a_proxys_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(_request: web.BaseRequest) -> web.Response:
+        return web.Response(status=407, reason="no")
+
+    async def run() -> EndpointFailed:
+        async with RawTestServer(refuse) as proxy:
+            monkeypatch.setenv("https_proxy", f"http://me:s3cret@127.0.0.1:{proxy.port}")
+            monkeypatch.setenv("no_proxy", "")
+            endpoint = Endpoint("https://endpoint.invalid/v1", "m", SecretStr("EMPTY"))
+            async with make_client(endpoint, max_retries=0) as client:
+                return await failure_of(client, short_body("m"))
+
+    told = str(asyncio.run(run()))
+    assert "s3cret" not in told
+    assert "407" in told

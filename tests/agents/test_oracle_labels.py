@@ -194,7 +194,7 @@ def test_row_30_a_disk_at_85_percent_flat_for_weeks_is_normal(growth: float | No
     assert label.value == "NORMAL"
 
 
-@pytest.mark.parametrize("held", [[50], [80]])
+@pytest.mark.parametrize("held", [[50], [80] * 3])
 def test_row_31_cpu_that_swings_between_68_and_72_keeps_the_label_it_had(held: list[float]) -> None:
     series = [*held, *([68, 72] * 10)]
     labels = [

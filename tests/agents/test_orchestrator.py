@@ -143,6 +143,7 @@ def test_a_report_is_read_back_from_its_json_as_it_was(start_simulator: Start) -
         report = report_of(start_simulator(**FAST), guardrails=guardrails)
         assert PipelineReport.model_validate_json(report.model_dump_json()) == report
     failed = report_of(start_simulator(**FAST, fault=Fault.HALF_ANSWER))
+    assert failed.stages[0].answer
     assert PipelineReport.model_validate_json(failed.model_dump_json()) == failed
 
 
@@ -323,7 +324,7 @@ def test_an_endpoint_that_goes_away_mid_run_keeps_what_was_done_and_fails_the_re
             orchestrator = AgenticDataOrchestrator(client, MODEL, guardrails=GuardrailMode.OFF)
             reports: list[PipelineReport] = []
 
-            async def ended(_entry: Entry, report: PipelineReport) -> None:
+            async def ended(_number: int, _entry: Entry, report: PipelineReport) -> None:
                 reports.append(report)
                 first_done.set()
 

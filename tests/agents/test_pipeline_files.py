@@ -435,3 +435,47 @@ def test_a_pipe_is_read_once_and_has_no_count(folder: Path) -> None:
     assert files.count is None
     assert len(list(files)) == 1
     writer.join()
+
+
+def test_a_file_that_is_named_twice_is_refused(folder: Path) -> None:
+    path = written("a.yaml", "id: a\nsource: {type: x}\n")
+    with pytest.raises(BadInput, match=r"^a\.yaml: is named twice$"):
+        PipelineFiles([path, path])
+
+
+def test_a_file_name_that_no_row_could_hold_is_refused(folder: Path) -> None:
+    with pytest.raises(BadInput, match=r"^b'\\xff\.yaml': the file's name is not UTF-8; rename it$"):
+        PipelineFiles([Path(os.fsdecode(b"\xff.yaml"))])
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!float ''", "!!bool x", "!!timestamp x", "!!int {}"])
+def test_a_tag_that_does_not_fit_its_value_is_one_line(folder: Path, value: str) -> None:
+    with pytest.raises(BadInput, match=r"^a\.yaml:?\d*: is not YAML: ") as refused:
+        read("a.yaml", f"id: a\nsource: {{type: {value}}}\n")
+    assert "\n" not in str(refused.value)
+
+
+# --- a pipeline's own policy -----------------------------------------------------------------------------
+
+DEEP: dict[str, Any] = {"a": {"a": {"a": {"a": {"a": 1}}}}}
+
+
+@pytest.mark.parametrize("policy", [5, [], {"a": [1]}, {"a": "\ud800"}, {"a": "x" * 300}, DEEP])
+def test_a_policy_that_no_row_could_hold_is_refused_on_reading(folder: Path, policy: object) -> None:
+    text = json.dumps({"id": "a", "source": {"type": "x"}, "policy": policy})
+    [told] = errors("a.jsonl", text)
+    assert told.startswith("a.jsonl:1: policy: found ")
+    assert told.endswith("allowed: a preset's name, or changes such as {priority.cpu.high: 75}")
+
+
+@pytest.mark.parametrize("policy", ["!!binary /w==", "&p {priority: *p}"])
+def test_a_policy_that_only_yaml_can_write_is_refused_on_reading(folder: Path, policy: str) -> None:
+    [told] = errors("a.yaml", f"id: a\nsource: {{type: x}}\npolicy: {policy}\n")
+    assert told.startswith("a.yaml:3: policy: found ")
+
+
+@pytest.mark.parametrize("policy", ["adaptive", {"priority.cpu.high": 60}, {"priority": {"cpu": {"high": 60.5}}}])
+def test_a_presets_name_or_plain_changes_are_taken(folder: Path, policy: object) -> None:
+    [entry] = read("a.jsonl", json.dumps({"id": "a", "source": {"type": "x"}, "policy": policy}))
+    assert isinstance(entry, ReadPipeline)
+    assert entry.spec.policy == policy

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.files import Entry, InvalidPipeline, PipelineFiles
-from agents.rows import RowFile, Unfinished
+from agents.rows import Condition, RowFile, Unfinished
 from agents.schema import PipelineReport
-from console import BadInput
+from console import BadInput, CannotJudge
 
 CONDITION = {"endpoint": "http://127.0.0.1:1/v1", "model": "m", "prompt": "grounded v1"}
 
@@ -35,7 +35,7 @@ def named(name: str, kind: str = "Kafka") -> dict[str, Any]:
     return {"id": name, "source": {"type": kind}}
 
 
-def report_of(entry: Entry, status: Any = None) -> PipelineReport:
+def report_of(entry: Entry, status: Any = None, **more: Any) -> PipelineReport:
     refused = isinstance(entry, InvalidPipeline)
     return PipelineReport(
         pipeline_id=entry.pipeline_id if isinstance(entry, InvalidPipeline) else entry.spec.id,
@@ -43,6 +43,7 @@ def report_of(entry: Entry, status: Any = None) -> PipelineReport:
         start_time=datetime.now(UTC),
         end_time=datetime.now(UTC),
         status=status or ("invalid" if refused else "completed"),
+        **more,
     )
 
 
@@ -59,6 +60,14 @@ def rows_in(path: Path) -> list[tuple[str, str]]:
 
 
 OUT = Path("out.jsonl")
+
+
+def unfinished(
+    entries: PipelineFiles, condition: Condition = CONDITION, *, out: Path = OUT, traces_wanted: bool = False
+) -> Unfinished:
+    left = Unfinished(out, condition, entries, traces_wanted=traces_wanted)
+    left.rows.close()
+    return left
 
 
 def test_a_row_names_its_condition_and_holds_the_report(folder: Path) -> None:
@@ -98,15 +107,15 @@ def test_what_has_its_answer_is_not_asked_again_and_what_failed_is(folder: Path)
     entries = pipelines(named("done"), "not JSON", named("failed"), named("partial"), named("new"))
     done, refused, failed, partial, _ = entries
     write(OUT, (partial, "partial"), (done, None), (refused, None), (failed, "failed"))
-    left = Unfinished(OUT, CONDITION, entries)
-    assert (left.kept, left.count) == (2, 3)
+    left = unfinished(entries)
+    assert (left.kept, left.count) == ({"completed": 1, "invalid": 1}, 3)
     assert rows_in(OUT) == [("done", "completed"), ("", "invalid")]
     assert [entry.spec.id for entry in left if not isinstance(entry, InvalidPipeline)] == ["failed", "partial", "new"]
 
 
 def test_a_pipeline_that_changed_since_is_asked_again_and_one_that_is_gone_loses_its_row(folder: Path) -> None:
     write(OUT, *((entry, None) for entry in pipelines(named("changed"), named("gone"), named("same"))))
-    left = Unfinished(OUT, CONDITION, pipelines(named("changed", "MQTT"), named("same")))
+    left = unfinished(pipelines(named("changed", "MQTT"), named("same")))
     assert [entry.spec.id for entry in left if not isinstance(entry, InvalidPipeline)] == ["changed"]
     assert rows_in(OUT) == [("same", "completed")]
 
@@ -116,7 +125,7 @@ def test_the_same_pipeline_in_other_units_is_not_asked_again(folder: Path) -> No
         return pipelines({"id": "a", "source": {"type": "Kafka", "volume": volume}})
 
     write(OUT, *((entry, None) for entry in with_volume("10GB/day")))
-    assert Unfinished(OUT, CONDITION, with_volume("10240 MB/day")).count == 0
+    assert unfinished(with_volume("10240 MB/day")).count == 0
 
 
 @given(cut=st.integers(1, 300))
@@ -128,7 +137,7 @@ def test_a_last_line_that_was_cut_off_is_asked_again(cut: int, tmp_path_factory:
     write(out, *((entry, None) for entry in entries))
     whole = out.read_bytes()
     out.write_bytes(whole[: -min(cut, len(whole.splitlines()[-1]))])
-    left = Unfinished(out, CONDITION, entries)
+    left = unfinished(entries, out=out)
     assert [entry.spec.id for entry in left if not isinstance(entry, InvalidPipeline)] == ["sécond"]
     assert rows_in(out) == [("first", "completed")]
 
@@ -138,14 +147,14 @@ def test_rows_made_under_another_condition_are_not_gone_on_with(folder: Path) ->
     write(OUT, *((entry, None) for entry in entries))
     before = OUT.read_bytes()
     with pytest.raises(BadInput) as refused:
-        Unfinished(OUT, {**CONDITION, "model": "other"}, entries)
+        unfinished(entries, {**CONDITION, "model": "other"})
     assert str(refused.value) == (
         "--resume: out.jsonl:1 was made with model 'm', this run has 'other'; use the same options, or another --out"
     )
     assert OUT.read_bytes() == before
     assert not Path("out.jsonl.part").exists()
     moved = {**CONDITION, "endpoint": "http://127.0.0.1:2/v1"}
-    assert Unfinished(OUT, moved, entries).count == 0
+    assert unfinished(entries, moved).count == 0
 
 
 @pytest.mark.parametrize(
@@ -155,9 +164,65 @@ def test_rows_made_under_another_condition_are_not_gone_on_with(folder: Path) ->
 def test_a_file_that_holds_something_else_is_left_as_it_is(folder: Path, line: str) -> None:
     OUT.write_text(line, "latin1")
     with pytest.raises(BadInput, match=r"^--out out.jsonl:1: is no row of a run: "):
-        Unfinished(OUT, CONDITION, pipelines(named("a")))
+        unfinished(pipelines(named("a")))
     assert OUT.read_text("latin1") == line
 
 
 def test_a_run_that_never_began_is_gone_on_with_from_the_start(folder: Path) -> None:
-    assert Unfinished(OUT, CONDITION, pipelines(named("a"))).count == 1
+    assert unfinished(pipelines(named("a"))).count == 1
+
+
+def test_refused_entries_that_are_alike_are_counted_one_by_one(folder: Path) -> None:
+    Path("in.yaml").write_text("[{id: a}, {id: b}, {id: c}]")  # one line, one error, three times
+    entries = PipelineFiles([Path("in.yaml")])
+    write(OUT, *((entry, None) for entry in list(entries)[:2]))
+    left = unfinished(entries)
+    assert (left.kept.total(), left.count, len(list(left))) == (2, 1, 1)
+    assert len(rows_in(OUT)) == 2
+
+
+def test_what_a_person_could_not_decide_on_is_asked_again_once_traces_are_wanted(folder: Path) -> None:
+    entries = pipelines(named("lost"), named("waits"), named("calm"))
+    lost, waits, calm = entries
+    sink = RowFile(OUT, CONDITION)
+    sink.write(lost, report_of(lost, requires_approval=True))
+    sink.write(waits, report_of(waits, requires_approval=True, trace_id="tr-1"))
+    sink.write(calm, report_of(calm))
+    sink.close()
+    assert unfinished(entries).count == 0
+    left = unfinished(entries, traces_wanted=True)
+    assert [entry.spec.id for entry in left if not isinstance(entry, InvalidPipeline)] == ["lost"]
+    assert left.traces_replaced == []
+
+
+def test_the_trace_of_a_row_that_is_asked_again_is_named_so_that_it_waits_no_longer(folder: Path) -> None:
+    entries = pipelines(named("a"))
+    [entry] = entries
+    sink = RowFile(OUT, CONDITION)
+    sink.write(entry, report_of(entry, "partial", requires_approval=True, trace_id="tr-1"))
+    sink.close()
+    assert unfinished(entries, traces_wanted=True).traces_replaced == ["tr-1"]
+
+
+def test_a_resumed_file_is_locked_and_a_link_stays_a_link(folder: Path) -> None:
+    entries = pipelines(named("a"), named("b"))
+    real = Path("real.jsonl")
+    write(real, *((entry, None) for entry in list(entries)[:1]))
+    OUT.symlink_to(real)
+    left = Unfinished(OUT, CONDITION, entries, traces_wanted=False)
+    with pytest.raises(BadInput, match="another run is writing it"):
+        Unfinished(OUT, CONDITION, entries, traces_wanted=False)
+    for entry in left:
+        left.rows.write(entry, report_of(entry))
+    left.rows.close()
+    assert OUT.is_symlink()
+    assert rows_in(real) == [("a", "completed"), ("b", "completed")]
+
+
+def test_a_disk_that_takes_no_more_is_told_with_the_files_name(folder: Path) -> None:
+    OUT.symlink_to("/dev/full")
+    [entry] = pipelines(named("a"))
+    sink = RowFile(OUT, CONDITION)
+    with pytest.raises(CannotJudge, match=r"^--out out.jsonl: cannot be written \(No space left on device\); "):
+        sink.write(entry, report_of(entry))
+    sink.close()

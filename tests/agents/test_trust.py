@@ -138,7 +138,9 @@ def test_an_endpoint_that_fails_the_retry_leaves_it_to_the_rules() -> None:
         return None if retried(body) else answer(body, bad=True)
 
     for stage in report_from(once).stages:
-        assert (stage.status, stage.source, len(stage.rejected)) == ("completed", "fallback", 1)
+        assert (stage.status, stage.fallback_because, len(stage.rejected)) == ("completed", "guardrails", 1)
+        assert stage.error_class is ErrorClass.SERVER_ERROR  # what became of the second question is told as well
+        assert stage.output_tokens == 5
 
 
 def test_half_an_answer_is_rejected_like_any_other() -> None:
@@ -186,6 +188,29 @@ def test_a_retry_that_is_too_late_keeps_the_deadline() -> None:
 
     for stage in report_from(slow_retry, deadline_s=0.5).stages:
         assert (stage.source, stage.fallback_because) == ("fallback", "deadline")
+        assert [BAD in rejected.answer for rejected in stage.rejected] == [True]
+        assert (stage.prompt_tokens, stage.output_tokens) == (10, 5)
+
+
+def test_under_a_deadline_an_endpoint_that_fails_leaves_it_to_the_rules_and_its_error_is_told() -> None:
+    async def fails(_body: dict[str, Any]) -> str | None:
+        return None
+
+    report = report_from(fails, deadline_s=5)
+    assert report.status == "completed"
+    for stage in report.stages:
+        assert (stage.source, stage.fallback_because) == ("fallback", "endpoint")
+        assert stage.error_class is ErrorClass.SERVER_ERROR
+        assert stage.error is not None
+    assert [stage.status for stage in report_from(fails).stages] == ["failed"] * 3
+
+
+def test_an_answer_of_megabytes_is_kept_in_part_only() -> None:
+    async def endless(_body: dict[str, Any]) -> str | None:
+        return "x" * 1_000_000
+
+    for mode in (OFF, ENFORCE):
+        assert len(report_from(endless, guardrails=mode).model_dump_json()) < 200_000
 
 
 # --- a person decides ------------------------------------------------------------------------------------
@@ -286,6 +311,29 @@ def test_rows_in_are_rows_out_each_failure_has_its_class_and_nothing_is_left_run
     classes = {stage.error_class for report in reports for stage in report.stages}
     assert classes == {ERROR_CLASSES[fault.value]}
     assert all(stage.error for report in reports for stage in report.stages)
+    assert in_flight(base_url) == 0
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
+def test_under_guardrails_retries_and_half_the_requests_failing_rows_in_are_rows_out(
+    start_simulator: Start, fault: Fault
+) -> None:
+    base_url = start_simulator(ttft_ms=0, itl_ms=0, fault=fault, fault_rate=0.5, seed=1)
+    entries: list[Entry] = [
+        ReadPipeline(CALM.model_copy(update={"id": f"p{number}"}), f"f:{number}") for number in range(6)
+    ]
+
+    async def run() -> list[PipelineReport]:
+        endpoint = Endpoint(base_url, MODEL, SecretStr("EMPTY"))
+        timeout_s = 0.3 if fault is Fault.NO_ANSWER else 20
+        async with make_client(endpoint, timeout_s=timeout_s, max_retries=1, backoff_s=0.001) as client:
+            return await AgenticDataOrchestrator(client, MODEL).process_all(entries, concurrency=3)
+
+    reports = asyncio.run(run())
+    assert [report.pipeline_id for report in reports] == [f"p{number}" for number in range(6)]
+    for stage in (stage for report in reports for stage in report.stages):
+        assert (stage.recommendation is None) == (stage.status == "failed")
+        assert stage.status == "completed" or stage.error_class is ERROR_CLASSES[fault.value]
     assert in_flight(base_url) == 0
 
 

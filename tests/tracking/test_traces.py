@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from console import CannotJudge
 from tracking import traces
-from tracking.traces import SpanContent, TraceContent, TraceLog, find_traces, log_trace
+from tracking.traces import SpanContent, TraceContent, TraceLog
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = "traces"
@@ -241,13 +241,6 @@ def test_several_tags_must_all_fit(log: TraceLog) -> None:
 )
 def test_a_trace_that_is_not_there_is_none(log: TraceLog, trace_id: str) -> None:
     assert log.get(trace_id) is None
-
-
-@needs_mlflow
-def test_one_call_writes_or_finds(log: TraceLog) -> None:
-    trace_id = log_trace(EXPERIMENT, tagged(call="c"))
-    assert [trace.trace_id for trace in find_traces(EXPERIMENT, {"test.call": "c"})] == [trace_id]
-    assert find_traces("another experiment", {"test.call": "c"}) == []
 
 
 # --- what people say -------------------------------------------------------------------------------------
