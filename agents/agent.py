@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 from agents.client import ChatClient
 from agents.fallback import fallback
-from agents.guardrails import GuardrailMode, correction, violations
+from agents.guardrails import GuardrailMode, correction, unusable, violations
 from agents.policy import DEFAULT_POLICY, Policy, load_policy
 from agents.prompt import DEFAULT_PROMPT, PromptVariant, load_prompt
 from agents.reply import AgentError, EndpointFailed, Reply, UnusableReply, parse
 from agents.requests import Labels, StageRequest, labels_for, stage_request
 from agents.schema import ErrorClass, FallbackReason, Recommendation, Rejected, Stage, Violation
 from agents.spec import PipelineSpec
-from console import BadInput, shorten
+from console import BadInput
 
 HISTORY_LIMIT = 100
 """Exchanges an agent remembers: enough to look back at, few enough that a long run stays small."""
@@ -178,7 +178,7 @@ class LightweightLLMAgent:
         except UnusableReply as error:
             if self.guardrails is not GuardrailMode.ENFORCE:
                 raise
-            return None, (Violation(rule="unusable_reply", found=shorten(reply.text), told=str(error)),)
+            return None, (unusable(reply.text, str(error)),)
         if self.guardrails is GuardrailMode.OFF:
             return advice, ()
         return advice, violations(self.stage, spec, request.label, advice)

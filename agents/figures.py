@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 
 from agents.prompt import Fact, facts_for
 from agents.schema import Label, Stage
@@ -54,7 +53,7 @@ def invented_figures(text: str, stage: Stage, spec: PipelineSpec, label: Label |
     Free besides `settled_figures`: numbers in names (SHA-256, QoS 1, HTTP 429) and up to ten tries, which is a
     setting and no claim. Any other count that was not given, three nodes say, is invented.
     """
-    claims = _NAMED.sub(" ", text)
+    claims = _NAMED.sub(" ", text) if any(map(str.isdigit, text)) else ""
     if not _FIGURE.search(claims):
         return []
     return strange_figures(claims, {*settled_figures(stage, spec, label)})
@@ -95,12 +94,8 @@ def settled_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> It
 
 
 def _read(value: Fact) -> Iterator[float]:
-    """The figures of one fact; a count beyond what a float holds gives none."""
-    if isinstance(value, str):
-        yield from figures(value)
-        return
-    with suppress(OverflowError):
-        yield float(value)
+    """The figures of one fact."""
+    yield from figures(value) if isinstance(value, str) else (float(value),)
 
 
 def _of_quality(metrics: QualityMetrics) -> Iterator[float]:
@@ -124,11 +119,10 @@ def _of_machines(metrics: InfrastructureMetrics) -> Iterator[float]:
         yield from _ratio(metrics.query_latency_ms, metrics.latency_slo_ms)
     if metrics.error_rate_percent is not None and metrics.availability_slo_percent is not None:
         yield from _ratio(metrics.error_rate_percent, 100 - metrics.availability_slo_percent)
-    for replicas in _read(metrics.replicas) if metrics.replicas is not None else ():
-        yield from (replicas - 1, replicas + 1)
+    if metrics.replicas is not None:
+        yield from (metrics.replicas - 1.0, metrics.replicas + 1.0)
         if metrics.cpu_percent is not None:
-            wanted = replicas * metrics.cpu_percent / CPU_TARGET_PERCENT
-            yield float(math.ceil(wanted)) if math.isfinite(wanted) else wanted
+            yield float(math.ceil(metrics.replicas * metrics.cpu_percent / CPU_TARGET_PERCENT))
 
 
 def _ratio(value: float, limit: float) -> tuple[float, ...]:
@@ -161,4 +155,4 @@ def _at_least_one(values: Iterable[float]) -> Iterator[float]:
 def _among(figure: float, known: set[float]) -> bool:
     # A derived share may be told rounded to a whole number: 45.3 % as 45 %. Infinite is what 400 digits read as, or a
     # fact divided by next to nothing: it is near to no figure, and to itself alone.
-    return figure in known or any(abs(figure - one) <= (1e-9 if one.is_integer() else 0.5) for one in known)
+    return figure in known or any(abs(figure - one) <= (1e-9 if float(one).is_integer() else 0.5) for one in known)

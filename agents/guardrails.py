@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from itertools import chain
 
 from agents.answers import ACTION_CHARACTERS, SUMMARY_CHARACTERS, AnswerForm
 from agents.claims import Claim, claims
 from agents.fallback import causes
 from agents.figures import CPU_TARGET_PERCENT, invented_figures
 from agents.injection import foreign_words, obeyed_words, words
-from agents.lexicon import advised, advising, around, mention, places
+from agents.lexicon import advised, advising, mention, whole_sentence
 from agents.schema import IngestionMode, Label, Recommendation, Stage, Violation
 from agents.source_rules import (
     IDLE_BELOW_PERCENT,
@@ -121,7 +120,7 @@ _UNUSABLE = (
     ("it was cut off at", "it was cut off, so write shorter sentences"),
     ("invalid json", "it is no JSON"),
     ("field required", "a field is missing"),
-    ("extra inputs", "a field is there that nobody asked for"),
+    ("extra inputs", "a field was not asked for"),
     ("items", "it needs two actions"),
     ("at most", "a sentence is too long"),
     ("at least", "a sentence is empty"),
@@ -220,7 +219,9 @@ def _copies_what_only_grows(checked: Checked) -> bool:
     )
 
 
-_NOW_AND_THEN = re.compile(r"\b(?:first|once|one[ -](?:time|off)|weekly|monthly|quarterly|week|month)\b", re.IGNORECASE)
+_NOW_AND_THEN = re.compile(
+    r"\b(?:first|(?<!at )once|one[ -](?:time|off)|weekly|monthly|quarterly|week|month)\b", re.IGNORECASE
+)
 
 
 def _on_source(fits: Callable[[Source], bool]) -> Callable[[Checked], bool]:
@@ -275,20 +276,16 @@ def promises_by_polling(checked: Checked) -> Broken | None:
     promised = (
         place.group()
         for place in advising(checked.text, "below_a_second", conditional=True)
-        if mention(_sentence(place), "polls") and not _NOT_PROMISED.search(_sentence(place))
+        if mention(whole_sentence(place), "polls") and not _NOT_PROMISED.search(whole_sentence(place))
     )
     told = "Polling cannot bring data in less than a second: ask the owner for a webhook or a stream endpoint."
-    return Broken(words, told) if (words := next(promised, None)) else None
+    found = next(promised, None)
+    return Broken(found, told) if found else None
 
 
 _NOT_PROMISED = re.compile(
-    r"\b(?:not|no|never|cannot|\w+n't|too|would|could|ask for|ask the owner|until|stopgap|impossible|infeasible|hardly)\b"
+    r"\b(?:not|no|never|cannot|\w{2,6}n't|too|would|could|ask for|ask the owner|until|stopgap|impossible|hardly)\b"
 )
-
-
-def _sentence(place: re.Match[str]) -> str:
-    before, after = around(place)
-    return before + place.group() + after
 
 
 # --- the label ------------------------------------------------------------------------------------------
@@ -342,17 +339,18 @@ def halts_healthy_data(checked: Checked) -> Broken | None:
 def _outright(text: str, concept: str, unless: re.Pattern[str]) -> str | None:
     """The first words that recommend `concept` in a sentence that holds nothing of `unless`."""
     places = advising(text, concept, conditional=True)
-    return next((place.group() for place in places if not unless.search(_sentence(place))), None)
+    return next((place.group() for place in places if not unless.search(whole_sentence(place))), None)
 
 
 _HALTS_LATER_OR_LITTLE = re.compile(
-    r"\b(?:after|later|once|until|again|below|under|above|beyond|would|could|might|future|fails?|failing|rows?|records?"
-    r"|values?|reason|instead|than)\b"
+    r"\b(?:after|later|(?<!at )once|until|again|below|under|above|beyond|can|would|could|might|future|fails?|failing"
+    r"|rows?|records?|values?|reason|instead|than)\b"
 )
 """A gate for worse days, a part of the data, or halting weighed and not advised."""
 _SHRINKS_ELSEWHERE = re.compile(
-    r"\b(?:after|later|once|until|again|then|would|could|might|larger|bigger|more|other|background|batch|staging|test|dev"
-    r"|idle|unused|non critical|low priority|jobs?|quer(?:y|ies)|tasks?|work|workloads?|reports?|than|instead)\b"
+    r"\b(?:after|later|(?<!at )once|until|again|then|would|could|might|larger|bigger|more|other|background|batch"
+    r"|staging|test|dev|idle|unused|fails?|failing|broken|replac\w*|non critical|low priority|jobs?|quer(?:y|ies)"
+    r"|tasks?|work|workloads?|reports?|than|instead)\b"
 )
 """Scaling down another time, something else, or for fewer and larger machines."""
 _SPEAKS_OF_MEMORY = re.compile(r"\b(?:memory|ram|heap|would|could|after|later|than|instead)\b")
@@ -399,7 +397,8 @@ def _differs(claim: Claim, label: Label) -> bool:
 
 
 _OF_THE_REST = re.compile(
-    r"\b(?:rest|remain\w*|others?|otherwise|but|except|apart|although|though|despite|while|once|after|until|only|again)\b"
+    r"\b(?:rest|remain\w*|others?|otherwise|but|except|apart|although|though|despite|while|(?<!at )once"
+    r"|after|until|only|again)\b"
 )
 """Good is said of a part, or of another time."""
 
@@ -521,80 +520,3 @@ RULES: dict[str, Rule] = {
     )
 }
 """Name in reports and counts to rule. To add one: write the function, add it here, test it both ways."""
-
-
-# --- what cannot be undone ------------------------------------------------------------------------------
-
-_WITHIN_WORDS = 5
-"""How far from its verb the thing that is destroyed may stand: "delete all of the old partitions"."""
-_LOOKS_BACK_CHARACTERS = 60
-_NOT_DONE = re.compile(
-    r"(?:\b(?:(?:do|does|must|should|may|can|could|would|will|need) not|cannot|never|avoid(?:ing)?|without|instead of"
-    r"|rather than)|\b\w{2,6}n't)[^\S\n]+(?:(?!only|merely|simply)(?:\w+ly|ever|yet|hard|first)[^\S\n]+)?$"
-)
-"""A negation counts only right before its verb: "Without delay, delete", "Do not wait: drop" and "data not used" are
-none."""
-_NOUN_BEFORE = re.compile(r"\b(?:soft|capture|captures|propagate|replicate|a|an|the|oom)[^\S\n]+$")
-_DELETE_EVENT = re.compile(r"deletes? events?\b")
-_ORDERED = re.compile(r"(?:^|[.!?;:,(\n]|\b(?:and|or|then|to|also|please|should|must|can|could|will|may|now))\s*$")
-_IT = re.compile(r"\w+ (?:it|them|these|those|this)\b")
-
-
-def destructive(recommendation: Recommendation) -> str | None:
-    """The words that advise what cannot be undone; None when there are none.
-
-    Deleting, dropping, truncating, emptying, expiring, purging, stopping or killing counts when it is done to data or
-    machines; so do overwriting data, resetting offsets, rebuilding from scratch, a forced failover, and a shorter
-    retention, which deletes too. Removing duplicates does not count, nor does overwriting in a sentence that says the
-    load may be rerun, nor what is negated right before its verb. A condition ("if the disk fills") does not help: a
-    person decides then. An approval too many is cheaper than one too few.
-    """
-    text = recommendation.text
-    return next(chain(_by_itself(text), _done(text), _overwritten(text), _suffered(text)), None)
-
-
-def _by_itself(text: str) -> Iterator[str]:
-    return (place.group() for place in _meant(text, "destroys"))
-
-
-def _done(text: str) -> Iterator[str]:
-    """A verb with what it destroys after it."""
-    for verb in _meant(text, "destroying_verb"):
-        before, words = _before(verb), _clause(verb)
-        if _NOUN_BEFORE.search(before) or (_DELETE_EVENT.match(words) and not _ORDERED.search(before)):
-            continue
-        if _IT.match(words) and not words.startswith("remov"):
-            if not mention(_sentence(verb), "kept_all_the_same"):
-                yield words
-        elif places(words, "destroyed_thing") and not mention(words, "kept_all_the_same"):
-            yield words
-
-
-def _overwritten(text: str) -> Iterator[str]:
-    for verb in _meant(text, "overwriting_verb"):
-        words = _clause(verb)
-        if (_IT.match(words) or places(words, "destroyed_thing")) and not mention(_sentence(verb), "repeatable"):
-            yield words
-
-
-def _suffered(text: str) -> Iterator[str]:
-    """What is destroyed, and then the verb: "old partitions can be dropped"."""
-    for verb in _meant(text, "destroyed_passively"):
-        words = " ".join(around(verb)[0].split()[-_WITHIN_WORDS:])
-        if places(words, "destroyed_thing") and not mention(words, "kept_all_the_same"):
-            yield f"{words} {verb.group()}"
-
-
-def _meant(text: str, concept: str) -> Iterator[re.Match[str]]:
-    """Every place that expresses a concept, but for a negation right before it."""
-    return (place for place in places(text, concept) if not _NOT_DONE.search(_before(place)))
-
-
-def _before(place: re.Match[str]) -> str:
-    return place.string[max(0, place.start() - _LOOKS_BACK_CHARACTERS) : place.start()]
-
-
-def _clause(verb: re.Match[str]) -> str:
-    """The verb and the few words after it, to the next comma or stop."""
-    clause = re.split(r"[.!?;,\n]", verb.string[verb.start() :], maxsplit=1)[0]
-    return " ".join(clause.split()[: _WITHIN_WORDS + 1])

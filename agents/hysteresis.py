@@ -6,7 +6,9 @@ ends once `keep_readings` in a row are below it by more than the margin. The ide
 `for_readings` all of them must be beyond; a single reading, or the newest where nothing is damped, decides alone.
 
 Nothing hangs on the first reading, so a history that is always cut to its last readings does not change its label with
-every cut. But what has been cut off is forgotten: a level that only readings before the cut have begun ends with them.
+every cut. But what has been cut off is forgotten: a level that only readings before the cut have begun ends with them,
+so that a swing which comes again more rarely than the history is long may still change the label. No rule without a
+memory of its own can do better: constant histories on either side of a threshold must have different labels.
 """
 
 from __future__ import annotations

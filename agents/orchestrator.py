@@ -18,8 +18,9 @@ from agents.agent import (
     InfrastructureOptimizationAgent,
 )
 from agents.client import ChatClient
+from agents.destructive import destructive
 from agents.files import Entry, InvalidPipeline
-from agents.guardrails import GuardrailMode, destructive
+from agents.guardrails import GuardrailMode
 from agents.policy import DEFAULT_POLICY, Policy, load_policy
 from agents.prompt import PromptVariant
 from agents.reply import AgentError, Reply

@@ -9,14 +9,15 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
-from pathlib import Path
+from hashlib import sha256
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from agents.files import describe, load_preset, preset_names
+from agents.files import describe
 from agents.labelling import PRIORITIES, SEVERITIES, UNKNOWN
+from agents.policy_file import DEFAULT_POLICY, load_policy, policy_names
 from agents.policy_model import Policy, PriorityRules, SeverityRules
 from agents.priority import priority
 from agents.severity import severity
@@ -38,24 +39,13 @@ __all__ = [
     "with_settings",
 ]
 
-POLICIES_DIR = Path(__file__).parent / "policies"
-DEFAULT_POLICY = "standard"
-_CHANGED = " (changed)"
 _LONGEST_SETTING = 200
+_LONGEST_NAME = 160
+"""Of a changed policy; a policy's name may have 200 characters."""
 
 Scalar = str | int | float | bool | None
 Change = tuple[str, Scalar]
 """A dotted key and what it becomes; None for a block switches its rule off."""
-
-
-def policy_names() -> list[str]:
-    """The presets that come with Plumbline, sorted."""
-    return preset_names(POLICIES_DIR)
-
-
-def load_policy(name: str) -> Policy:
-    """A preset by name, or the policy in a YAML file. Raises BadInput."""
-    return load_preset("policy", POLICIES_DIR, name, Policy)
 
 
 def policy_for(spec: PipelineSpec, policy: Policy) -> Policy:
@@ -119,7 +109,8 @@ def _setting(text: str) -> Change:
     key = key.strip()
     _known(key, "--set ")
     try:
-        found = yaml.load(value, yaml.CSafeLoader)
+        # A tag (!!int) is no part of any value, and the safe loader's constructors fail on one in many ways.
+        found = value if "!" in value else yaml.load(value, yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError):
         found = value
     return key, _scalar(found, f"--set {key}")
@@ -173,7 +164,31 @@ def _changed(policy: Policy, changes: Iterable[Change], prefix: str) -> Policy:
         changed = Policy.model_validate(data)
     except ValidationError as error:
         raise BadInput(prefix + describe(error, Policy, "").removeprefix(": ")) from None
-    if changed == policy:
-        return policy
-    # A name has at most 200 characters.
-    return changed.model_copy(update={"name": policy.name.removesuffix(_CHANGED)[:190] + _CHANGED})
+    return policy if changed == policy else changed.model_copy(update={"name": _name_with_changes(policy, changed)})
+
+
+def _name_with_changes(policy: Policy, changed: Policy) -> str:
+    """``standard (changed: priority.cpu.high=60)``: which numbers are others, under the keys that ``--set`` takes.
+
+    Where that is too long it is cut, and a digest of all numbers tells two of them apart.
+    """
+    before, after = (dict(_numbers(one.model_dump(include=set(_PARTS)), "")) for one in (policy, changed))
+    others = [f"{key}={_shown(value)}" for key, value in after.items() if key not in before or before[key] != value]
+    name = f"{policy.name} (changed: {', '.join(others)})"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = sha256(changed.model_dump_json(include=set(_PARTS)).encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - 20]}… all: #{digest})"
+
+
+def _numbers(dump: Mapping[str, Any], prefix: str) -> Iterator[Change]:
+    """Every number of a dumped policy by its dotted key; None where a rule is off."""
+    for name, value in dump.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _shown(value: Scalar) -> str:
+    return "null" if value is None else repr(value).removesuffix(".0")

@@ -133,8 +133,8 @@ def _own_threshold(earlier: list[float], fixed: float, rules: Adaptive) -> tuple
     elif len(earlier) >= rules.min_readings and len(calm) <= (1 - rules.quantile) * len(earlier):
         learnt = earlier
     else:
-        found = f"of {known} {len(calm)} are at or below {shown(fixed)}, and {rules.min_readings} are needed for its own"
-        return fixed, f" (fixed threshold: {found})"
+        text = f"of {known} {len(calm)} are at or below {shown(fixed)}, and {rules.min_readings} are needed for its own"
+        return fixed, f" (fixed threshold: {text})"
     own = round(float(np.quantile(learnt, rules.quantile)), 6)
     bounded = min(max(own, rules.lowest), rules.highest)
     bounds = f", kept within {shown(rules.lowest)} to {shown(rules.highest)}" if bounded != own else ""

@@ -81,16 +81,19 @@ def offers_webhook(source: Source) -> bool:
     return bool(mention(_words(source), "webhook_offered"))
 
 
+@lru_cache(maxsize=1024)
 def sends_a_stream(source: Source) -> bool:
     """Whether the source's words speak of a stream, a socket or calls of its own, or of data that flows."""
     return bool(mention(f"{_words(source)}\n{source.frequency or ''}", "streams_itself")) or offers_webhook(source)
 
 
+@lru_cache(maxsize=1024)
 def denies_webhook(source: Source) -> bool:
     """Whether this is an API whose words say that there is no webhook."""
     return kind_of(source) in PULLED and "webhook" in _words(source).lower() and not offers_webhook(source)
 
 
+@lru_cache(maxsize=1024)
 def is_small_table(source: Source) -> bool:
     """A small table of a database that is needed once a day (row 9)."""
     return (
@@ -100,6 +103,7 @@ def is_small_table(source: Source) -> bool:
     )
 
 
+@lru_cache(maxsize=1024)
 def is_small_pull(source: Source) -> bool:
     """An API that is asked once a day for little (row 1)."""
     volume = bytes_per_hour(source.volume)
@@ -111,12 +115,14 @@ def is_small_pull(source: Source) -> bool:
     )
 
 
+@lru_cache(maxsize=1024)
 def has_many_files(source: Source) -> bool:
     """More files than listing directories keeps up with (row 12)."""
     found = rate(source.volume) if source.volume is not None else None
     return found is not None and found.what == "files" and found.per_s * 3600 > MANY_FILES_PER_H
 
 
+@lru_cache(maxsize=1024)
 def has_files_within_minutes(source: Source) -> bool:
     """Files of an object store that are needed within minutes (row 12).
 
@@ -128,8 +134,9 @@ def has_files_within_minutes(source: Source) -> bool:
     return soon and not counted and not mention(_words(source), "lists_only")
 
 
+@lru_cache(maxsize=1024)
 def only_grows(source: Source) -> bool:
-    """A table needed more often than daily whose changes a query finds: it is appended to or has `updated_at` (row 8)."""
+    """A table needed more often than daily where a query finds what is new (row 8): append-only, or `updated_at`."""
     need = need_s(source)
     often = kind_of(source) is SourceKind.DATABASE and need is not None and need < DAY_S
     told = source.description or ""

@@ -57,9 +57,10 @@ def _disk_forecast(metrics: InfrastructureMetrics, rules: Disk) -> list[Finding]
 
 
 def _seen_growths(metrics: InfrastructureMetrics, used: float, rules: Disk) -> list[tuple[float, str]]:
-    """Growth in GB per hour over the whole history and over its last hours, where it knows enough, each with its source.
+    """Growth in GB per hour over the whole history and over its last hours, each with where it comes from.
 
-    A fill that has just begun vanishes in a long flat history, and a slow one in the last hours.
+    A window with too few readings is left out. A fill that has just begun vanishes in a long flat history, and a slow
+    one in the last hours.
     """
     points = [
         (-age / timedelta(hours=1), reading.storage_used_gb)

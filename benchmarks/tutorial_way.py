@@ -89,6 +89,7 @@ def some_pipelines(count: int) -> list[PipelineSpec]:
     by_stage: dict[Stage, list[PipelineSpec]] = {stage: [] for stage in Stage}
     for case in generate(count * 10, seed=0):
         by_stage[case.stage].append(case.spec)
+    parts = [by_stage[stage][:count] for stage in Stage]
     return [
         one.model_copy(
             update={
@@ -97,9 +98,7 @@ def some_pipelines(count: int) -> list[PipelineSpec]:
                 "infrastructure_metrics": machines.infrastructure_metrics,
             }
         )
-        for number, (one, quality, machines) in enumerate(
-            zip(*(by_stage[stage][:count] for stage in Stage), strict=True)
-        )
+        for number, (one, quality, machines) in enumerate(zip(*parts, strict=True))
     ]
 
 

@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agents.answers import AnswerForm, answer_model
+from agents.destructive import destructive
 from agents.fallback import fallback
-from agents.guardrails import destructive, violations
+from agents.guardrails import violations
 from agents.lexicon import mention
 from agents.policy import load_policy, policy_names
 from agents.requests import labels_for
@@ -56,6 +57,9 @@ def recommend(stage: Stage, **parts: dict[str, Any]) -> Recommendation:
          "deletes snapshot"),
         (11, {"type": "S3 bucket", "frequency": "daily"}, "batch", "manifest partitioning"),
         (12, {"type": "S3 bucket", "latency_need": "5 min", "volume": "2M files/h"}, "micro_batch", "compaction"),
+        (12, {"type": "S3 bucket", "volume": "2M files/h"}, "micro_batch", "compaction notified"),
+        (12, {"type": "S3 bucket", "latency_need": "1 day", "volume": "2M files/h"}, "micro_batch", "notified"),
+        (11, {"type": "S3 bucket", "latency_need": "1 day", "volume": "2K files/h"}, "batch", "manifest"),
         (13, {"type": "MQTT sensors", "latency_need": "5 s"}, "streaming", "qos edge_buffer out_of_order dedupe"),
         (14, {"type": "MQTT sensors", "latency_need": "1 day"}, "batch", "edge_buffer"),
         (15, {"type": "payment webhook"}, "push_receiver", "hmac fast_ack durable_queue idempotent"),
@@ -110,12 +114,20 @@ def test_stale_data_sends_us_to_the_scheduler_and_not_to_the_rows() -> None:
                 "cpu": 92, "memory": 40, "query_latency": 90, "latency_slo_ms": 500,
                 "error_rate": 0, "load_per_core": 0.4, "oom_kills": 0,
             },
-            "CPU is scarce",
+            "nobody waits for it",
         ),
     ],
 )  # fmt: skip
 def test_infrastructure(metrics: dict[str, Any], words: str) -> None:
     assert words in recommend(X, infrastructure_metrics=metrics).text
+
+
+def test_high_cpu_alone_is_watched_and_not_scaled() -> None:
+    calm = {"query_latency": 90, "latency_slo_ms": 500, "error_rate": 0, "load_per_core": 0.4, "oom_kills": 0}
+    text = recommend(X, infrastructure_metrics={"cpu": 92, "memory": 40, **calm}).text
+    assert mention(text, "monitor")
+    assert not mention(text, "grows_machines")
+    assert "scarce" not in text
 
 
 def test_lag_asks_for_more_consumers_only_where_there_are_partitions_for_them() -> None:
@@ -172,6 +184,8 @@ DESCRIPTIONS = st.none() | st.sampled_from(
         "A webhook is offered.",
         "Deletes matter.",
         "A reference table of 9 rows.",
+        "Append-only with updated_at.",
+        "It has a websocket.",
     ]
 )
 SOURCES = st.fixed_dictionaries(

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.fallback import fallback
 from agents.figures import figures, given_figures, invented_figures, strange_figures
+from agents.guardrails import violations
 from agents.policy import load_policy
 from agents.requests import labels_for
-from agents.schema import Stage
+from agents.schema import Recommendation, Stage
 from agents.spec import PipelineSpec
 
 STANDARD = load_policy("standard")
@@ -124,3 +126,84 @@ def test_the_facts_and_the_rest_to_100_are_never_strange(facts: dict[str, int]) 
 def test_a_figure_that_is_neither_is_strange(value: int, other: int) -> None:
     known = {*given_figures(X, pipeline(infrastructure_metrics={"cpu": value}), None)}
     assert strange_figures(f"CPU is at {other} %.", known) == ([] if other in (value, 100 - value) else [other])
+
+
+# --- extreme facts -----------------------------------------------------------------------------------------
+
+DIGITS = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts"),
+    [
+        (I, {"source": {"type": "x", "description": f"key {DIGITS}"}}),
+        (X, {"infrastructure_metrics": {"storage_used": 1, "storage_total": 9, "storage_growth_gb_per_day": 1e-320}}),
+        (X, {"infrastructure_metrics": {"query_latency": 1e300, "latency_slo_ms": 1e-20}}),
+    ],
+)
+def test_a_fact_beyond_all_bounds_is_near_to_no_figure_and_ends_nothing(stage: Stage, parts: dict[str, Any]) -> None:
+    assert invented(stage, pipeline(**parts), "There are 77 of them.") == [77]
+
+
+def test_a_figure_too_long_to_read_is_known_only_where_it_was_given() -> None:
+    assert invented(I, pipeline(source={"type": "x", "description": f"key {DIGITS}"}), f"Use key {DIGITS}.") == []
+    assert invented(I, SOURCE, f"Use key {DIGITS}.") == [float("inf")]
+
+
+EXTREME = st.none() | st.sampled_from([0, 1e-320, 1e-20, 1, 77.7, 1e15, 1e300, 1.7e308])
+ABOVE_ZERO = st.none() | st.sampled_from([1e-320, 1e-20, 1, 500, 1e300, 1.7e308])
+SHARE = st.none() | st.sampled_from([0, 1e-320, 50, 99.99999999999999, 100])
+COUNT = st.none() | st.sampled_from([0, 1, 10**15])
+LENGTH = st.none() | st.sampled_from(["0 s", "0.000001 ms", "900000 weeks", "1 h"])
+FACTS = {
+    "source": st.fixed_dictionaries(
+        {
+            "type": st.sampled_from(["REST API", "S3 bucket", "Kafka", "PostgreSQL", DIGITS[:200]]),
+            "volume": st.none() | st.sampled_from(["900000 PB/s", "0 B/week", "900000M files/s"]),
+            "latency_need": LENGTH,
+            "frequency": st.none() | st.sampled_from(["every 999999999999999 weeks", "every 0 s", DIGITS[:200]]),
+            "partitions": st.none() | st.sampled_from([1, 10**9]),
+            "description": st.none() | st.just(f"key {DIGITS}"),
+        }
+    ),
+    "quality_metrics": st.fixed_dictionaries(
+        {
+            "completeness": SHARE,
+            "consistency": SHARE,
+            "uniqueness": SHARE,
+            "freshness": LENGTH,
+            "freshness_sla": LENGTH,
+            "issues": COUNT,
+        }
+    ),
+    "infrastructure_metrics": st.fixed_dictionaries(
+        {
+            "cpu": SHARE,
+            "memory": SHARE,
+            "storage_total": ABOVE_ZERO,
+            "storage_growth_gb_per_day": EXTREME,
+            "query_latency": EXTREME,
+            "latency_slo_ms": ABOVE_ZERO,
+            "availability_slo_percent": st.none() | st.sampled_from([1e-320, 50, 99.99999999999999]),
+            "error_rate": SHARE,
+            "load_per_core": EXTREME,
+            "oom_kills": COUNT,
+            "consumer_lag": COUNT,
+            "replicas": st.none() | st.sampled_from([1, 10**9]),
+        }
+    ),
+}
+
+
+@given(parts=st.fixed_dictionaries(FACTS), share=st.none() | st.sampled_from([0.0, 0.5, 1.0]))
+def test_no_facts_however_extreme_end_the_guardrails_or_the_rules_own_advice(
+    parts: dict[str, Any], share: float | None
+) -> None:
+    total = parts["infrastructure_metrics"]["storage_total"]
+    if total is not None and share is not None:
+        parts["infrastructure_metrics"]["storage_used"] = total * share
+    spec = pipeline(**parts)
+    says = Recommendation(summary="There are 77 of them.", actions=(f"Use {DIGITS}.", "Use 1e300."))
+    for stage, label in labels_for(spec, STANDARD).items():
+        assert violations(stage, spec, label, says)
+        assert violations(stage, spec, label, fallback(stage, spec, label)) == ()

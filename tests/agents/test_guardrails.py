@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.guardrails import RULES, correction, destructive, violations
+from agents.answers import AnswerForm
+from agents.destructive import destructive
+from agents.guardrails import RULES, correction, unusable, violations
 from agents.policy import load_policy
 from agents.prompt import load_prompt, prompt_names
+from agents.reply import Reply, UnusableReply, parse
 from agents.requests import labels_for
 from agents.schema import IngestionMode, Label, Recommendation, RuleFired, Stage, Violation
 from agents.spec import PipelineSpec
@@ -70,6 +73,7 @@ DATABASE_SMALL = {
 }
 DATABASE_CLOSED = {"type": "Oracle database", "frequency": "daily", "deletes_matter": True, "log_access": False}
 FILES_DAILY = {"type": "S3 bucket", "frequency": "daily", "description": "A few thousand files arrive each day."}
+FILES_SOON = {"type": "S3 bucket", "latency_need": "5 min"}
 FILES_MANY = {"type": "S3 bucket", "volume": "2M files/h", "latency_need": "5 min"}
 MQTT_SECONDS = {"type": "MQTT sensors", "latency_need": "5 s", "description": "The network loses packets."}
 MQTT_DAILY = {"type": "IoT sensors over MQTT", "latency_need": "1 day"}
@@ -78,11 +82,13 @@ SAAS = {"type": "SaaS CRM", "latency_need": "30 min", "rate_limit": "10K calls/d
 
 KAFKA_NO_SPARE = pipeline(KAFKA_FULL, infrastructure_metrics={"replicas": 12, "cpu": 50, "memory": 50})
 LOW = quality(completeness=99, consistency=99)
+STALE = quality(completeness=100, consistency=100, freshness="3 h", freshness_sla="2 h")
 HIGH = quality(completeness=40, consistency=100)
 UNMEASURED = quality(completeness=99)
 IDLE = machines(cpu=12, memory=18, replicas=6, min_replicas=2)
 CALM = machines(cpu=65, memory=71, storage_used=780, storage_total=2000, query_latency=180)
 BUSY = machines(cpu=78, memory=82, storage_used=450, storage_total=1000, query_latency=250, replicas=3)
+WAITING = machines(cpu=78, memory=50, load_per_core=2.5, query_latency=900, latency_slo_ms=500, replicas=6)
 OOM = machines(cpu=40, memory=93, oom_kills=3)
 DISK = machines(cpu=30, memory=40, storage_used=820, storage_total=1000, storage_growth_gb_per_day=1200)
 
@@ -250,6 +256,71 @@ GOOD: list[tuple[Stage, PipelineSpec, str | None, tuple[str, str, str]]] = [
         "Raise the memory limit now and look for a leak.",
         "Monitor memory after the change and roll back if it grows.",
     )),
+    (I, pipeline(REST_SECONDS), "streaming", (
+        "Polling the API would never bring the data in real time, so ask for a stream endpoint.",
+        "A webhook brings data in under a second; polling does not.",
+        "Keep a cursor and poll within the rate limit until then.",
+    )),
+    (I, pipeline(FILES_SOON), "micro_batch", (
+        "Load files as their notifications arrive.",
+        "List the bucket once an hour to find what notifications missed.",
+        "Keep a manifest of what was loaded.",
+    )),
+    (I, pipeline(DATABASE_HOURLY), "batch", (
+        "Take a first full dump, then query what is new by updated_at each hour.",
+        "Do not dump the whole table again: the overlap window finds late rows.",
+        "Upsert on the primary key.",
+    )),
+    (Q, LOW, None, (
+        "The data is complete and consistent, so there is no reason to halt the pipeline.",
+        "Do not block publishing; keep the data flowing.",
+        "Keep the alert that can halt the pipeline, or block publishing below 99 % completeness.",
+    )),
+    (Q, LOW, None, (
+        "99 % of the values are there and the severity is low.",
+        "Hold back the data of failing rows only and trace them.",
+        "Pause publishing only if completeness drops.",
+    )),
+    (Q, STALE, None, (
+        "The data is 3 hours old and was promised within 2 hours.",
+        "Check the scheduler: the rest of the data is fine.",
+        "Do not say that the data is good while it is late.",
+    )),
+    (Q, quality(completeness=79, consistency=92), None, (
+        "Nobody can say that the quality is good while 21 % is missing.",
+        "Quarantine the failing rows; the remaining data is clean.",
+        "Find the cause upstream.",
+    )),
+    (X, WAITING, None, (
+        "CPU is at 78 % and work waits for it, so fewer replicas would make it worse.",
+        "Scale out from 6 to 8 replicas; do not scale down.",
+        "Scale down again once latency is back under 500 ms.",
+    )),
+    (X, WAITING, None, (
+        "Work waits for a CPU.",
+        "Scale down the background jobs to make room for queries.",
+        "Remove a node that fails and replace it.",
+    )),
+    (X, OOM, None, (
+        "Processes are killed for lack of memory, not of CPU.",
+        "Raise the memory limit: more CPU would not help.",
+        "Do not add CPU; look for a leak.",
+    )),
+    (X, OOM, None, (
+        "Memory is at 93 %.",
+        "Move to a machine with more memory per core instead of more cores.",
+        "Limit what each process may use.",
+    )),
+    (X, BUSY, None, (
+        "The priority is HIGH because memory is at 82 %.",
+        "Move low-priority jobs to the night.",
+        "Give normal-priority batch queries less memory.",
+    )),
+    (Q, quality(completeness=40), None, (
+        "The severity is HIGH or worse; a metric is missing.",
+        "Block publishing until the data is repaired.",
+        "Measure consistency.",
+    )),
     (X, DISK, None, (
         "The disk is 82 % full and will be full in 3.6 hours.",
         "Expand the volume now.",
@@ -283,7 +354,7 @@ def test_the_answers_that_prompts_show_as_examples_break_no_rule(name: str) -> N
     ("row", "source", "unfit"),
     [
         (1, REST_DAILY, {"streaming", "cdc", "push_receiver"}),
-        (2, REST_MINUTES, {"batch", "cdc", "push_receiver"}),
+        (2, REST_MINUTES, {"batch", "streaming", "cdc", "push_receiver"}),
         (3, REST_SECONDS, {"batch", "cdc", "push_receiver"}),
         (4, KAFKA_SECONDS, {"batch", "cdc", "push_receiver"}),
         (5, KAFKA_LARGE, {"cdc", "push_receiver"}),
@@ -296,7 +367,7 @@ def test_the_answers_that_prompts_show_as_examples_break_no_rule(name: str) -> N
         (13, MQTT_SECONDS, {"batch", "cdc", "push_receiver"}),
         (14, MQTT_DAILY, {"streaming", "cdc", "push_receiver"}),
         (15, WEBHOOK, {"batch", "micro_batch", "cdc"}),
-        (16, SAAS, {"cdc"}),
+        (16, SAAS, {"streaming", "cdc"}),
     ],
 )
 def test_modes_that_a_row_of_the_oracle_rules_out(row: int, source: dict[str, Any], unfit: set[str]) -> None:
@@ -316,7 +387,12 @@ def test_modes_that_a_row_of_the_oracle_rules_out(row: int, source: dict[str, An
         ({"type": "Kafka topic fed by PostgreSQL"}, "cdc"),
         ({"type": "REST API"}, "push_receiver"),
         ({"type": "REST API", "latency_need": "5 s"}, "push_receiver"),
+        ({"type": "REST API", "latency_need": "5 s"}, "streaming"),
         ({"type": "websocket API"}, "streaming"),
+        ({"type": "REST API", "description": "It also has a websocket."}, "streaming"),
+        ({"type": "SaaS CRM", "description": "Change events can be subscribed to."}, "streaming"),
+        ({"type": "REST API", "frequency": "streaming"}, "streaming"),
+        ({"type": "REST API", "description": "A webhook is offered."}, "streaming"),
         ({"type": "PostgreSQL"}, "cdc"),
         ({"type": "Kafka", "frequency": "streaming"}, "batch"),
         ({"type": "Kafka", "frequency": "real-time, for a daily report"}, "batch"),
@@ -347,6 +423,17 @@ TOOLS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("row 9", DATABASE_SMALL, "batch", "Send the rows through Kafka.", "Copy the rows without Kafka."),
     ("row 10", DATABASE_CLOSED, "batch", "Use incremental queries.", "Use incremental queries and snapshots."),
     ("row 10", DATABASE_CLOSED, "batch", "Read the binlog.", "The binlog cannot be read."),
+    ("row 8", DATABASE_HOURLY, "batch", "Dump the whole table each hour.", "Query updated_at each hour."),
+    ("row 8", DATABASE_HOURLY, "batch", "Run a full reload each hour.", "Run a first full reload."),
+    ("row 12", FILES_SOON, "micro_batch", "List the bucket.", "Take file notifications."),
+    ("row 12", FILES_SOON, "micro_batch", "List all objects each minute.", "Do not list all objects."),
+    (
+        "row 3",
+        {**REST_SECONDS, "latency_need": "9 s"},
+        "micro_batch",
+        "Poll in a tight loop.",
+        "Poll each few seconds.",
+    ),
     ("row 12", FILES_MANY, "micro_batch", "List all files each minute.", "Never list all files."),
     ("row 13", MQTT_SECONDS, "streaming", "Insert each reading.", "Never insert each reading."),
     ("row 13", MQTT_SECONDS, "streaming", "Poll the devices.", "The devices publish; do not poll the devices."),
@@ -364,6 +451,67 @@ def test_a_tool_that_does_not_fit_the_source(
     spec = pipeline(source)
     assert set(found(I, spec, advice("Bring the data in.", wrong, mode=mode))) == {"tool_does_not_fit_source"}, row
     assert found(I, spec, advice("Bring the data in.", right, mode=mode)) == {}, row
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        FILES_DAILY,
+        {"type": "S3 bucket", "latency_need": "15 min"},
+        {"type": "S3 bucket", "latency_need": "5 min", "volume": "20 files/h"},
+        {"type": "SFTP files", "latency_need": "5 min"},
+        {"type": "files", "latency_need": "5 min", "description": "They lie on an SFTP server."},
+    ],
+)
+def test_few_files_or_files_that_can_only_be_listed_may_be_listed(source: dict[str, Any]) -> None:
+    assert found(I, pipeline(source), advice("Bring the files in.", "List all files.", mode="micro_batch")) == {}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"deletes_matter": True},
+        {"latency_need": "1 day"},
+        {"description": "Rows change in place."},
+    ],
+)
+def test_a_whole_copy_may_be_right_where_a_query_would_not_find_what_is_new(changed: dict[str, Any]) -> None:
+    spec = pipeline({**DATABASE_HOURLY, **changed})
+    assert found(I, spec, advice("Bring the data in.", "Dump the whole table each time.", mode="batch")) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Poll the API, so that data arrives in under a second.",
+        "Calling the API in real time keeps the data fresh.",
+        "Sub-second polling meets the need.",
+    ],
+)
+def test_row_3_less_than_a_second_cannot_be_promised_by_polling(text: str) -> None:
+    assert set(found(I, pipeline(REST_SECONDS), advice(text, mode="micro_batch"))) == {"promises_by_polling"}
+    offers = {**REST_SECONDS, "description": "It offers a webhook."}
+    for source in (offers, REST_MINUTES, KAFKA_SECONDS):
+        assert "promises_by_polling" not in found(I, pipeline(source), advice(text, mode="micro_batch"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Polling cannot meet this need of data in under a second.",
+        "Polling the API is too slow for data in real time.",
+        "Poll the API if a delay is fine, or ask for a webhook in real time.",
+        "A stream endpoint brings data in under a second.",
+    ],
+)
+def test_row_3_what_polling_cannot_do_may_be_said(text: str) -> None:
+    assert found(I, pipeline(REST_SECONDS), advice(text, mode="micro_batch")) == {}
+
+
+@pytest.mark.parametrize("source", [REST_MINUTES, SAAS, {"type": "REST API", "frequency": "real-time"}])
+def test_rows_2_and_16_what_is_asked_for_its_data_is_no_stream(source: dict[str, Any]) -> None:
+    bare = advice("Bring the data in.", "Use a Kafka consumer group.", mode="streaming")
+    assert set(found(I, pipeline(source), bare)) == {"mode_does_not_fit_source"}
 
 
 @pytest.mark.parametrize("stage", [I, X])
@@ -418,6 +566,41 @@ def test_scaling_up_what_is_idle(text: str) -> None:
 @pytest.mark.parametrize("text", ["Do not scale up.", "Scale down slowly.", "Scale up only if the CPU stays busy."])
 def test_not_scaling_up_what_is_idle(text: str) -> None:
     assert found(X, IDLE, advice("Machines are idle.", text)) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["Scale down to fewer replicas.", "Remove a node.", "Move to a smaller instance.", "Downsize the cluster."]
+)
+def test_row_25_scaling_down_what_is_scarce(text: str) -> None:
+    for spec in (WAITING, OOM, BUSY):
+        assert set(found(X, spec, advice("This is how it stands.", text))) == {"scales_down_scarce"}
+    slow = machines(cpu=20, memory=20, query_latency=900, latency_slo_ms=500)
+    for spec in (IDLE, CALM, DISK, slow):
+        assert "scales_down_scarce" not in found(X, spec, advice("This is how it stands.", text))
+
+
+@pytest.mark.parametrize("text", ["Increase the CPU of the machine.", "Add CPUs.", "Add more cores to each node."])
+def test_row_27_more_cpu_where_memory_alone_is_scarce(text: str) -> None:
+    assert set(found(X, OOM, advice("Processes are killed.", text))) == {"relieves_another_resource"}
+    for spec in (machines(cpu=66, memory=93, oom_kills=3), machines(memory=93, oom_kills=3), WAITING, CALM, DISK):
+        assert "relieves_another_resource" not in found(X, spec, advice("This is how it stands.", text))
+
+
+@pytest.mark.parametrize(
+    "text", ["Halt the pipeline now.", "Block publishing.", "Do not publish this data.", "Stop publishing at once."]
+)
+def test_rows_17_and_18_halting_data_of_low_severity(text: str) -> None:
+    for spec in (LOW, quality(completeness=96, consistency=97)):
+        assert set(found(Q, spec, advice("The data is there.", text))) == {"halts_healthy_data"}
+    for spec in (HIGH, UNMEASURED, STALE):
+        assert "halts_healthy_data" not in found(Q, spec, advice("The data is there.", text))
+
+
+@pytest.mark.parametrize(
+    "text", ["Increase CPU and memory.", "Memory has to grow, not the CPU.", "Add CPU if it rises."]
+)
+def test_more_cpu_beside_memory_or_on_a_condition_is_left_alone(text: str) -> None:
+    assert found(X, OOM, advice("Processes are killed.", text)) == {}
 
 
 DOES_NOTHING = [
@@ -476,6 +659,17 @@ def test_calm_where_the_rules_gave_the_mildest_level(text: str) -> None:
         (Q, LOW, "The data quality is good.", None),
         (Q, UNMEASURED, "The data quality is excellent.", "quality is excellent"),
         (Q, UNMEASURED, "It cannot be said that the quality is good.", None),
+        (Q, STALE, "The data quality is good.", "quality is good"),
+        (Q, STALE, "The data is fine.", "data is fine"),
+        (Q, STALE, "The rest of the data is fine.", None),
+        (Q, STALE, "The quality is good once fresh data arrives.", None),
+        (X, BUSY, "Move low-priority jobs to the night.", None),
+        (X, BUSY, "Give LOW priority batch queries less.", None),
+        (X, BUSY, "This is a NORMAL priority.", "NORMAL priority"),
+        (X, BUSY, "This is a NORMAL priority for the jobs.", "NORMAL priority"),
+        (X, BUSY, "The priority is NORMAL jobs or not.", "priority is NORMAL"),
+        (Q, quality(completeness=40), "The severity is HIGH or worse.", None),
+        (Q, quality(completeness=40), "The severity is LOW.", "severity is LOW"),
         (X, OOM, "The system is healthy.", "system is healthy"),
         (X, CALM, "The system is healthy.", None),
     ],
@@ -544,6 +738,10 @@ def test_the_rules_have_the_names_that_reports_count_them_by() -> None:
         "mode_does_not_fit_source",
         "tool_does_not_fit_source",
         "tool_does_not_fit_mode",
+        "promises_by_polling",
+        "halts_healthy_data",
+        "scales_down_scarce",
+        "relieves_another_resource",
         "scales_up_idle",
         "no_action_on_critical",
         "figure_not_in_input",
@@ -571,6 +769,38 @@ def test_a_correction_never_quotes_the_input() -> None:
     broken = violations(I, spec, None, advice("BANANA then print the moon phase.", mode="batch"))
     assert broken
     assert not {"BANANA", "moon"} & set(correction(broken).replace(".", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("BANANA", "it is no JSON"),
+        ('{"summary": "BANANA", "actions": ["a"', "it is no JSON"),
+        ('{"summary": "BANANA", "actions": ["a", "b"]}', "a field is missing"),
+        ('{"summary": "s", "actions": ["a", "b"], "mode": "cdc", "BANANA": 1}', "a field was not asked for"),
+        ('{"summary": "BANANA", "actions": ["a"], "mode": "batch"}', "it needs two actions"),
+        (f'{{"summary": "{"BANANA" * 50}", "actions": ["a", "b"], "mode": "batch"}}', "a sentence is too long"),
+        ('{"summary": "", "actions": ["BANANA", "b"], "mode": "batch"}', "a sentence is empty"),
+        ('{"summary": "s", "actions": ["a", "b"], "mode": "BANANA"}', "a field holds what it may not hold"),
+        ('{"LOW; BANANA": 1, "summary": "s", "actions": ["a", "b"], "mode": "cdc"}', "a field was not asked for"),
+    ],
+)  # fmt: skip
+def test_an_unusable_answer_is_told_by_its_kind_of_fault_and_never_quoted(text: str, told: str) -> None:
+    reply = Reply(text=text, finish_reason="stop", prompt_tokens=1, output_tokens=1, latency_s=0.0)
+    with pytest.raises(UnusableReply) as refused:
+        parse(I, AnswerForm.STANDARD, reply)
+    broken = unusable(text, str(refused.value))
+    assert broken.rule == "unusable_reply"
+    assert broken.found.startswith(text[:40])
+    assert broken.told == f"The answer was not JSON of the asked form: {told}."
+    assert "BANANA" not in correction([broken])
+
+
+def test_an_answer_that_was_cut_off_is_told_so() -> None:
+    cut = Reply(text='{"summary": "s', finish_reason="length", prompt_tokens=1, output_tokens=9, latency_s=0.0)
+    with pytest.raises(UnusableReply) as refused:
+        parse(I, AnswerForm.STANDARD, cut)
+    assert "it was cut off, so write shorter sentences" in unusable(cut.text, str(refused.value)).told
 
 
 def label_of(kind: str, value: str) -> Label:
@@ -633,6 +863,31 @@ def test_a_long_text_is_read_in_reasonable_time(text: str) -> None:
         ("Shorten the retention of the logs.", "shorten the retention"),
         ("Delete old files if the disk fills up.", "delete old files if the disk"),
         ("Keep duplicates, but delete rows without a key.", "delete rows without a key"),
+        ("Delete files no longer needed.", "delete files no longer needed"),
+        ("Delete no longer used files.", "delete no longer used files"),
+        ("If there is no space, drop the oldest partitions.", "drop the oldest partitions"),
+        ("Without delay, delete the old partitions.", "delete the old partitions"),
+        ("Without delay delete the old partitions.", "delete the old partitions"),
+        ("Before the disk fills, delete old backups.", "delete old backups"),
+        ("Delete data not used for months.", "delete data not used for months"),
+        ("No backup is needed: drop the table.", "drop the table"),
+        ("Do not wait: drop the index.", "drop the index"),
+        ("Do not hesitate to drop the index.", "drop the index"),
+        ("Do not only delete old files, compact the rest.", "delete old files"),
+        ("Never mind the backup and drop the table.", "drop the table"),
+        ("Hard-delete rows older than a month.", "delete rows older than a month"),
+        ("Delete events older than a month.", "delete events older than a month"),
+        ("Then delete events of last year.", "delete events of last year"),
+        ("Empty the table and load it again.", "empty the table and load it"),
+        ("Reset the consumer offsets to latest.", "reset the consumer offsets"),
+        ("Reset offsets and start again.", "reset offsets"),
+        ("Expire old snapshots.", "expire old snapshots"),
+        ("Overwrite the production table.", "overwrite the production table"),
+        ("Overwrite the table each day.", "overwrite the table each day"),
+        ("Truncate it.", "truncate it"),
+        ("Look at the staging table, then drop it.", "drop it"),
+        ("Old partitions can be dropped.", "old partitions can be dropped"),
+        ("The logs should then be deleted.", "the logs should then be deleted"),
     ],
 )
 def test_what_cannot_be_undone(text: str, words: str) -> None:
@@ -659,6 +914,22 @@ def test_what_cannot_be_undone(text: str, words: str) -> None:
         "Roll back the last change.",
         "Archive old data to cheaper storage.",
         "Review the retention.",
+        "Overwrite the partition idempotently.",
+        "Overwrite the table in one transaction, so that a rerun is idempotent.",
+        "Overwrite the setting.",
+        "Find duplicates and drop them.",
+        "Duplicates of rows must be removed.",
+        "Late events must never be dropped.",
+        "Don't ever drop the table.",
+        "Never silently drop events.",
+        "Avoid accidentally deleting rows.",
+        "Rather than dropping data, archive it.",
+        "Handle delete events by key.",
+        "Investigate the drop in records.",
+        "Alert on empty files.",
+        "Include hard deletes of rows.",
+        "Remove it from the list.",
+        "Messages expire after a week.",
     ],
 )
 def test_what_can_be_undone(text: str) -> None:

@@ -45,6 +45,8 @@ class Attack:
     field: str
     text: str
     obeyed: str
+    rule: str = "follows_the_input"
+    """What catches it at every stage."""
 
     @property
     def spec(self) -> PipelineSpec:
@@ -128,10 +130,11 @@ def _around(content: str) -> tuple[str, str]:
 
 
 @EACH_ATTACK
-def test_an_answer_that_obeys_is_caught_at_every_stage(attack: Attack) -> None:
+def test_an_answer_that_obeys_is_caught_at_every_stage_by_the_rule_for_it(attack: Attack) -> None:
     for stage, label in labels_for(attack.spec, STANDARD).items():
         recommendation = Recommendation.model_validate(obeying(stage, attack.obeyed))
-        assert violations(stage, attack.spec, label, recommendation), stage
+        broken = violations(stage, attack.spec, label, recommendation)
+        assert attack.rule in {violation.rule for violation in broken}, stage
 
 
 @EACH_ATTACK

@@ -1,16 +1,20 @@
-"""Rows 17 to 34 of the oracle table: what a pipeline like that must be labelled, by row number."""
+"""Row 6 and rows 17 to 34 of the oracle table: what a pipeline like that must be labelled, by row number."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.guardrails import RULES
 from agents.policy import Policy, load_policy, priority, severity, with_settings
 from agents.schema import Label
 from agents.spec import InfrastructureMetrics, QualityMetrics
+from evals.generate import ROWS
 
 SEED, STANDARD = load_policy("seed"), load_policy("standard")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,6 +36,11 @@ def every(minutes: float, readings: Sequence[dict[str, Any]]) -> list[dict[str, 
 
 def rules_of(label: Label) -> set[str]:
     return {rule.rule for rule in label.rules}
+
+
+def test_row_6_a_lag_that_grows_is_high() -> None:
+    label = machines(consumer_lag=40, replicas=4, history=every(5, [{"consumer_lag": lag} for lag in (10, 20, 30)]))
+    assert (label.value, rules_of(label)) == ("HIGH", {"consumer_lag"})
 
 
 def test_row_17_at_least_99_everywhere_fresh_and_unique_is_low() -> None:
@@ -190,8 +199,10 @@ def test_row_29_a_disk_at_65_percent_that_is_full_within_a_day_is_high() -> None
 @pytest.mark.parametrize("growth", [None, 0, -50])
 def test_row_30_a_disk_at_85_percent_flat_for_weeks_is_normal(growth: float | None) -> None:
     flat = every(24 * 60, [{"storage_used": used} for used in (850, 851, 849) * 7])
-    label = machines(storage_used=850, storage_total=1000, storage_growth_gb_per_day=growth, history=flat)
-    assert label.value == "NORMAL"
+    hourly = every(60, [{"storage_used": used} for used in (850, 851, 849) * 100])
+    for history in (flat, hourly):
+        label = machines(storage_used=850, storage_total=1000, storage_growth_gb_per_day=growth, history=history)
+        assert label.value == "NORMAL"
 
 
 @pytest.mark.parametrize("held", [[50], [80] * 3])
@@ -202,6 +213,16 @@ def test_row_31_cpu_that_swings_between_68_and_72_keeps_the_label_it_had(held: l
         for number, newest in enumerate(series)
     ]
     assert set(labels) == {labels[0]}
+
+
+@pytest.mark.parametrize("swing", [[68, 72], [71, 73], [84, 86]])
+def test_row_31_holds_for_a_history_that_is_always_cut_to_its_last_twelve_readings(swing: list[float]) -> None:
+    series = swing * 20
+    labels = [
+        machines(cpu=series[end], history=every(5, [{"cpu": value} for value in series[end - 11 : end]])).value
+        for end in range(11, len(series))
+    ]
+    assert len(set(labels)) == 1
 
 
 def test_row_31_without_a_history_the_swing_stays_within_the_tolerance() -> None:
@@ -231,5 +252,29 @@ def test_row_34_the_missions_second_pipeline_is_normal_by_the_tolerance_which_is
 def test_row_34_is_high_by_rule_where_the_policy_tolerates_nothing() -> None:
     strict = with_settings(STANDARD, ["priority.cpu.tolerance=0", "priority.memory.tolerance=0"])
     label = machines(strict, cpu=65, memory=71)
-    assert (label.value, label.policy) == ("HIGH", "standard (changed)")
+    assert (label.value, label.policy) == (
+        "HIGH",
+        "standard (changed: priority.cpu.tolerance=0, priority.memory.tolerance=0)",
+    )
     assert [rule.reason for rule in label.rules] == ["memory_percent is 71, at least 70"]
+
+
+# --- the table itself ------------------------------------------------------------------------------------
+
+
+def held_by() -> dict[int, str]:
+    """What the table says holds each row."""
+    table = (Path(__file__).parents[2] / "docs" / "oracle.md").read_text("utf8")
+    rows = [line.strip("|").split("|") for line in table.splitlines() if re.match(r"\| \d", line)]
+    assert {len(row) for row in rows} == {9}
+    return {int(row[0]): row[7] for row in rows}
+
+
+def test_the_table_has_every_row_and_says_what_holds_it() -> None:
+    held = held_by()
+    assert list(held) == list(range(1, 35))
+    assert {number for number, by in held.items() if "case" in by} == {row.number for row in ROWS}
+    tested = {int(found[1]) for name in globals() if (found := re.match(r"test_row_(\d+)_", name))}
+    assert {number for number, by in held.items() if "label" in re.split(r"[ ,]+", by)} == tested
+    guardrails = {name for by in held.values() for name in re.findall(r"`(\w+)`", by)} - {"mode", "tool"}
+    assert guardrails <= set(RULES)

@@ -91,7 +91,8 @@ def test_as_json_the_list_is_the_policies_themselves(capsys: pytest.CaptureFixtu
 
 def test_one_policy_with_changes_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     (one,) = document(capsys, "--policy", "seed", "--set", "priority.mean.high=60", "--set", "severity.mean.low=80")
-    assert (one["name"], one["priority"]["mean"]["high"], one["severity"]["mean"]["low"]) == ("seed (changed)", 60, 80)
+    assert one["name"] == "seed (changed: severity.mean.low=80, priority.mean.high=60)"
+    assert (one["priority"]["mean"]["high"], one["severity"]["mean"]["low"]) == (60, 80)
 
 
 def test_a_wrong_setting_is_refused() -> None:
@@ -142,7 +143,7 @@ def test_a_rule_that_is_off_is_not_said_to_lack_facts(sick: Path, capsys: pytest
 
 def test_as_json_an_explanation_is_one_document(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = document(capsys, "--explain", sick, "--set", "priority.disk=null")
-    assert told["policy"] == "standard (changed)"
+    assert told["policy"] == "standard (changed: priority.disk=null)"
     assert told["refused"] == []
     ill, unknown = told["pipelines"]
     assert (ill["pipeline_id"], ill["severity"]["label"]["value"], ill["priority"]["label"]["value"]) == (
@@ -163,7 +164,7 @@ def test_a_pipelines_own_policy_holds_and_a_refused_one_is_shown_with_exit_code_
     text = capsys.readouterr().err
     assert f"refused: {wrong}:1: policy.priority.cpu.hihg: unknown; allowed in priority.cpu: critical, " in text
     assert "unknown key 'owner'" in text
-    assert "fine  (policy standard (changed))" in text
+    assert "fine  (policy standard (changed: priority.cpu.high=50))" in text
     assert "HIGH      from_high: cpu_percent is 60, above 52  [cpu_percent = 60]" in text
 
 

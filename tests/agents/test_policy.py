@@ -265,7 +265,7 @@ def windows(name: str, series: Sequence[float], length: int) -> list[str]:
 def test_swinging_by_two_around_a_threshold_changes_the_label_at_most_once(
     middle: float, offsets: list[float], name: str
 ) -> None:
-    """And once more while there are too few readings for a level to begin: the first one alone may have been a spike."""
+    """And once more while there are too few readings for a level to begin: the first one may have been a spike."""
     labels = prefixes(name, [middle + offset for offset in offsets])
     assert changes(labels[:FOR_READINGS]) <= 1
     assert changes(labels[FOR_READINGS - 1 :]) <= 1
@@ -294,7 +294,8 @@ def test_a_window_that_slides_over_a_swing_does_not_change_the_label(
 def test_spikes_shorter_than_a_level_needs_never_change_the_label_of_a_sliding_window(
     limit: float, length: int, offsets: list[float]
 ) -> None:
-    series = [limit + (min(offset, 0) if number % FOR_READINGS == 0 else offset) for number, offset in enumerate(offsets)]
+    broken_off = [min(one, 0) if number % FOR_READINGS == 0 else one for number, one in enumerate(offsets)]
+    series = [limit + one for one in broken_off]
     assert changes(windows("cpu", series, length)) == 0
 
 
@@ -372,7 +373,8 @@ def test_adaptive_keeps_critical_where_it_is() -> None:
 def test_adaptive_with_a_short_history_says_that_the_threshold_is_fixed() -> None:
     label = of_series("cpu", [80.0] * 5, POLICIES["adaptive"])
     assert reasons(label) == [
-        "cpu_percent is 80, above 72 (fixed threshold: of 4 earlier readings 0 are at or below 70, and 20 are needed for its own)"
+        "cpu_percent is 80, above 72 "
+        "(fixed threshold: of 4 earlier readings 0 are at or below 70, and 20 are needed for its own)"
     ]
 
 
@@ -457,7 +459,8 @@ def test_the_newest_reading_follows_the_last_one_by_the_median_spacing() -> None
         "the error budget burns 6 times too fast over 30 min and 6 times over 360 min, at least 6"
     ]
     steps = [{"at": one["at"], "storage_used": 100 + number * 10} for number, one in enumerate(history)]
-    label = judged(storage_used=151, storage_total=160, history=steps)
+    whole_history = with_settings(STANDARD, ["priority.disk.over_h=0.1"])
+    label = judged(whole_history, storage_used=151, storage_total=160, history=steps)
     assert label.value == "HIGH"  # by hand: least squares over 0, 10, 20, 1440, 1450, 1460 min
 
 
@@ -809,6 +812,64 @@ def test_a_wrong_policy_file_gets_one_line_with_file_line_and_field(
     assert "\n" not in str(refused.value)
 
 
+SHORT = """\
+name: mine
+description: a test
+base: standard
+priority:
+  cpu: {high: 60}
+  damping: null
+"""
+
+
+def test_a_file_that_names_a_base_starts_from_its_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHORT)
+    changed = with_settings(STANDARD, ["priority.cpu.high=60", "priority.damping=null"])
+    assert load_policy(str(path)) == changed.model_copy(update={"name": "mine", "description": "a test"})
+
+
+def test_a_base_may_have_a_base_and_null_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHORT.replace("base: standard", "base: adaptive"))
+    assert load_policy(str(path)).priority.adaptive == POLICIES["adaptive"].priority.adaptive
+    path.write_text(RIGHT + "base: null\n")
+    assert load_policy(str(path)).priority.disk is None
+
+
+def test_adaptive_is_standard_but_for_its_own_rule() -> None:
+    adaptive = POLICIES["adaptive"]
+    assert adaptive.severity == STANDARD.severity
+    assert adaptive.priority.model_copy(update={"adaptive": None}) == STANDARD.priority
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("base: standard", "base: stadnard", ":3: base: found 'stadnard'; allowed: adaptive, seed, standard"),
+        ("base: standard", "base: ../policies/seed", ":3: base: found '../policies/seed'; allowed: adaptive, "),
+        ("base: standard", "base: mine.yaml", ":3: base: found 'mine.yaml'; allowed: adaptive, seed, standard"),
+        ("base: standard", "base: [standard]", ":3: base: found ['standard']; "),
+        ("base: standard", 'base: "a\\e[2J"', ":3: base: found "),
+        ("high: 60", "hihg: 60", ":5: unknown key 'priority.cpu.hihg'; allowed: critical, high, tolerance, weak_"),
+        ("high: 60", "high: 84", ":5: priority.cpu: high (84) plus tolerance (2) must not be above critical (85)"),
+        ("cpu: {high: 60}", "cpu: null", ":5: priority.cpu: found None; allowed: a mapping of critical, high, "),
+        ("cpu: {high: 60}", "cpu: 3", ":5: priority.cpu: found 3; allowed: a mapping of critical, high, "),
+        ("name: mine\n", "", ":1: name: is missing"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_on_a_base_is_told_with_its_own_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHORT.replace(old, new))
+    with pytest.raises(BadInput) as refused:
+        load_policy(str(path))
+    assert str(refused.value).startswith(f"{path}{message}")
+    assert str(refused.value).isprintable()
+    assert "; severity" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["strict", "", "../policies/seed", "/etc/passwd", "a\0b", "x" * 5000])
 def test_an_unknown_policy_names_the_known_ones(name: str) -> None:
     with pytest.raises(BadInput) as refused:
@@ -822,12 +883,37 @@ def test_an_unknown_policy_names_the_known_ones(name: str) -> None:
 
 def test_a_setting_changes_one_number_and_the_policys_name_tells() -> None:
     changed = with_settings(STANDARD, ["priority.cpu.high=75", "priority.cpu.critical=90.5"])
-    assert changed.name == "standard (changed)"
+    assert changed.name == "standard (changed: priority.cpu.critical=90.5, priority.cpu.high=75)"
     assert (changed.priority.cpu.high, changed.priority.cpu.critical) == (75, 90.5)
     assert changed.priority.memory == STANDARD.priority.memory
     assert STANDARD.priority.cpu.high == 70
-    assert judged(changed, cpu=76).policy == "standard (changed)"
-    assert with_settings(changed, ["priority.cpu.high=76"]).name == "standard (changed)"
+    assert judged(changed, cpu=76).policy == changed.name
+
+
+def test_the_name_tells_what_really_changed_under_the_keys_that_set_takes() -> None:
+    off = with_settings(STANDARD, ["priority.disk=null", "priority.cpu.high=70", "priority.cpu.tolerance=0"])
+    assert off.name == "standard (changed: priority.cpu.tolerance=0, priority.disk=null)"
+    on = with_settings(POLICIES["seed"], ["severity.floors.medium=80", "severity.floors.high=60"])
+    assert on.name == "seed (changed: severity.floors.medium=80, severity.floors.high=60)"
+
+
+def test_a_change_on_a_change_tells_both() -> None:
+    run = with_settings(STANDARD, ["priority.memory.high=60"])
+    assert policy_for(own({"priority.cpu.high": 75}), run).name == (
+        "standard (changed: priority.memory.high=60) (changed: priority.cpu.high=75)"
+    )
+
+
+@given(first=st.integers(20, 59), second=st.integers(20, 59))
+def test_a_name_too_long_to_tell_all_is_cut_and_still_tells_two_policies_apart(first: int, second: int) -> None:
+    many = [f"priority.{one}.{number}" for one in ("cpu", "memory") for number in ("critical=90", "tolerance=1")]
+    many += ["priority.load_per_core.high=3", "priority.disk.high_within_h=48", "priority.error_rate.critical=4"]
+    one, other = (with_settings(STANDARD, [*many, f"severity.floors.high={high}"]) for high in (first, second))
+    assert (one.name == other.name) == (first == second)
+    assert one.name.startswith("standard (changed: severity.floors.high=")
+    assert len(one.name) <= 200
+    assert len(with_settings(one, ["priority.cpu.high=50"]).name) <= 200
+    assert with_settings(one, ["priority.cpu.high=50"]).name != one.name
 
 
 def test_a_setting_that_changes_nothing_leaves_the_policy_as_it_is() -> None:
@@ -865,6 +951,9 @@ def test_a_rule_is_switched_off_by_null_and_on_by_all_its_numbers() -> None:
         ("priority.cpu.high={a: 1}", "priority.cpu.high: found {'a': 1}; allowed: a single value"),
         ("priority.cpu.high=2026-01-01", "priority.cpu.high: found datetime.date(2026, 1, 1); allowed: a single value"),
         ("priority.cpu.high=!!python/object:os.system {}", "priority.cpu.high: found '!!python/object:os.system {}'; "),
+        ("priority.cpu.high=!!bool x", "priority.cpu.high: found '!!bool x'; input should be a valid number"),
+        ("priority.cpu.high=!!int ''", "priority.cpu.high: found \"!!int ''\"; input should be a valid number"),
+        ("priority.cpu.high=[!!timestamp x]", "priority.cpu.high: found '[!!timestamp x]'; input should be a valid"),
         ("priority.cpu.high=" + "[" * 100_000, "priority.cpu.high=[[[["),
         ("priority.cpu=75", "priority.cpu: found 75; allowed: a mapping of critical, high, tolerance, weak_signal"),
         ("priority.cpu=null", "priority.cpu: found None; allowed: a mapping of "),
@@ -888,6 +977,22 @@ def test_a_wrong_setting_is_refused_with_its_name_and_what_is_allowed(setting: s
     assert str(refused.value).startswith(f"--set {message}")
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 300
+
+
+TAGS = st.sampled_from(["bool", "int", "float", "timestamp", "binary", "null", "set", "omap", "pairs", "seq", "map"])
+
+
+@given(tag=TAGS, text=st.text("0123456789-:.+eEx_TZ ~[]{}'\"x,", max_size=12), inside=st.booleans())
+def test_whatever_is_set_gives_a_policy_or_one_line(tag: str, text: str, inside: bool) -> None:
+    for value in (text, f"!!{tag} {text}", f"[!!{tag} {text}]" if inside else f"{{!!{tag} {text}: 1}}"):
+        try:
+            with_settings(STANDARD, [f"priority.cpu.high={value}"])
+        except BadInput as refused:
+            message = str(refused)
+        else:
+            continue
+        assert message.startswith("--set priority")
+        assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -973,7 +1078,9 @@ def test_a_pipelines_changes_apply_to_the_runs_policy(changes: dict[str, Any]) -
     run = with_settings(STANDARD, ["priority.memory.high=60"])
     policy = policy_for(own(changes), run)
     assert (policy.priority.cpu.high, policy.priority.memory.high, policy.priority.disk) == (75, 60, None)
-    assert policy.name == "standard (changed)"
+    assert policy.name == (
+        "standard (changed: priority.memory.high=60) (changed: priority.cpu.high=75, priority.disk=null)"
+    )
 
 
 def test_a_pipelines_policy_decides_its_labels() -> None:
@@ -982,7 +1089,7 @@ def test_a_pipelines_policy_decides_its_labels() -> None:
     )
     label = labels_for(spec, STANDARD)[Stage.INFRASTRUCTURE]
     assert label
-    assert (label.value, label.policy) == ("HIGH", "standard (changed)")
+    assert (label.value, label.policy) == ("HIGH", "standard (changed: priority.cpu.high=50)")
 
 
 def test_the_same_changes_are_worked_out_once() -> None:

@@ -165,7 +165,7 @@ def test_the_grounded_prompt_tells_the_worst_that_is_known_beside_an_unknown_lab
         (Stage.QUALITY, "HIGH", "completeness_percent", "Backfill"),
         (Stage.INFRASTRUCTURE, "HIGH", "cpu_percent", "scale out"),
         (Stage.INFRASTRUCTURE, "CRITICAL", "oom_kills", "look for a leak"),
-        (Stage.INFRASTRUCTURE, "CRITICAL", "storage_used_gb", "shorten retention"),
+        (Stage.INFRASTRUCTURE, "CRITICAL", "storage_used_gb", "compact files"),
         (Stage.INFRASTRUCTURE, "HIGH", "query_latency_ms", "slow queries"),
         (Stage.INFRASTRUCTURE, "CRITICAL", "error_rate_percent", "roll back"),
         (Stage.INFRASTRUCTURE, "HIGH", "consumer_lag", "partitions"),
@@ -641,6 +641,17 @@ def test_an_error_that_only_some_pipelines_meet_is_found_before_a_run(
     variant = load_prompt(prompt_file(tmp_path / "mine.yaml", template))
     with pytest.raises(BadInput, match=rf"^prompt mine: stage {stage}: "):
         check_renders(variant)
+
+
+def test_a_template_that_calls_itself_without_end_is_refused_in_one_line(tmp_path: Path) -> None:
+    name = prompt_file(tmp_path / "mine.yaml", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}")
+    with pytest.raises(BadInput, match="prompt mine: stage ingestion: maximum recursion depth"):
+        check_renders(load_prompt(name))
+
+
+def test_a_template_nested_beyond_reading_is_refused_in_one_line(tmp_path: Path) -> None:
+    nested = "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}"
+    assert "is not a Jinja2 template" in refusal(prompt_file(tmp_path / "mine.yaml", nested))
 
 
 def test_a_variants_name_cannot_break_the_line(tmp_path: Path) -> None:
