@@ -68,6 +68,7 @@ def main() -> None:
     say(f"  {ui_command():<42} the runs in MLflow, at http://127.0.0.1:5000 (store: {LOCAL_STORE})")
     say(f"  {'runs/evals, runs/load':<42} every answer and every request, one line each")
     say(f"  {'python -m serving start --background':<42} an endpoint of your own, then `make eval` and `make load`")
+    say(f"  {'docs/recommend.md':<42} labels, guardrails, approvals, and runs of any length")
     say(f"  {'README.md':<42} how to add an agent, a scorer, a load profile")
 
 
