@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -123,7 +123,7 @@ class _Work:
     rows: RowFile | None
     kept: Mapping[str, int] = field(default_factory=dict)
     """Rows of an earlier run that stay, by status."""
-    traces_replaced: Sequence[str] = ()
+    earlier_trace: Callable[[Entry], str | None] = lambda _entry: None
 
 
 def _new_rows(out: Path | None, setup: Setup) -> RowFile | None:
@@ -133,7 +133,7 @@ def _new_rows(out: Path | None, setup: Setup) -> RowFile | None:
 def _resumed(out: Path, setup: Setup, entries: PipelineFiles) -> _Work:
     left = Unfinished(out, setup.condition(), entries, traces_wanted=setup.trace is not TraceMode.NONE)
     say(f"{left.kept.total()} of {entries.count} pipelines have their answer in {out}; {left.count} are asked now")
-    return _Work(left, left.count, left.rows, left.kept, left.traces_replaced)
+    return _Work(left, left.count, left.rows, left.kept, left.earlier_trace)
 
 
 def _ask(setup: Setup, work: _Work, shown: _Shown, *, small: bool) -> Outcome:
@@ -148,7 +148,7 @@ def _ask(setup: Setup, work: _Work, shown: _Shown, *, small: bool) -> Outcome:
                 shown.add(number, report)
                 bar.advance(task)
 
-            asking = ask_all(setup, work.entries, ended, small=small, traces_replaced=work.traces_replaced)
+            asking = ask_all(setup, work.entries, ended, small=small, earlier_trace=work.earlier_trace)
             return uvloop.run(asking)
     except KeyboardInterrupt:
         hint = f"; the same command with --resume goes on with {rows.path}" if rows else "; nothing was kept: no --out"

@@ -73,6 +73,7 @@ class Approval(StrEnum):
 
 
 DECISIONS = (Approval.APPROVED, Approval.REJECTED)
+_NOTHING_TO_DECIDE = (None, Approval.NOT_NEEDED, Approval.REPLACED)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _span(stage: StageReport, report: PipelineReport, messages: Sequence[Mapping
     if stage.latency_s is not None:
         ended = report.start_time + timedelta(seconds=stage.latency_s)
     kept = {"source", "fallback_because", "violations", "rejected", "prompt_tokens", "output_tokens", "latency_s"}
-    details = stage.model_dump(mode="json", include=kept | {"error_class", "answer"}, exclude_none=True)
+    details = stage.model_dump(mode="json", include=kept | {"error", "error_class", "answer"}, exclude_none=True)
     return SpanContent(
         name=stage.stage,
         start=report.start_time,
@@ -235,9 +236,10 @@ def _decisions(trace: StoredTrace) -> list[Assessment]:
 
 def replace(log: TraceLog, trace_id: str) -> None:
     """Take a pipeline that was asked again off the list of what waits; a decision already made stays as it is."""
-    trace = log.get(trace_id)
-    if trace and trace.tags.get(_APPROVAL) == Approval.PENDING:
-        log.tag(trace_id, _APPROVAL, Approval.REPLACED)
+    with _one_at_a_time():
+        trace = log.get(trace_id)
+        if trace and trace.tags.get(_APPROVAL) == Approval.PENDING and not _decisions(trace):
+            log.tag(trace_id, _APPROVAL, Approval.REPLACED)
 
 
 def decide(given: str, decision: Approval, *, by: str, reason: str, experiment: str = EXPERIMENT) -> Review:
@@ -300,7 +302,7 @@ def _waiting(log: TraceLog, given: str) -> Review:
     """The one thing that waits under an id. Raises BadInput."""
     by_id = log.get(given)
     found = [by_id] if by_id else log.find({_PIPELINE: given})
-    known = [_review(trace) for trace in found if trace.tags.get(_APPROVAL, Approval.NOT_NEEDED) != Approval.NOT_NEEDED]
+    known = [_review(trace) for trace in found if trace.tags.get(_APPROVAL) not in _NOTHING_TO_DECIDE]
     waiting = [review for review in known if review.decision is None]
     if len(waiting) == 1:
         return waiting[0]
@@ -308,6 +310,8 @@ def _waiting(log: TraceLog, given: str) -> Review:
         raise BadInput(f"pipeline {shorten(given, 80)!r} waits {len(waiting)} times; give one of {_named(waiting)}")
     if known:
         raise BadInput(_told_decided(known[0]))
+    if any(trace.tags.get(_APPROVAL) == Approval.REPLACED for trace in found):
+        raise BadInput(f"{shorten(given, 80)!r} needs no decision: the pipeline was asked again, see `approvals list`")
     if found:
         raise BadInput(f"{shorten(given, 80)!r} needs no decision: nothing about it was critical")
     raise _unknown(given, [_review(trace) for trace in log.find({_APPROVAL: Approval.PENDING})])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -76,14 +76,19 @@ class Outcome:
 
 
 async def ask_all(
-    setup: Setup, entries: Iterable[Entry], on_ended: OnEnded, *, small: bool, traces_replaced: Sequence[str] = ()
+    setup: Setup,
+    entries: Iterable[Entry],
+    on_ended: OnEnded,
+    *,
+    small: bool,
+    earlier_trace: Callable[[Entry], str | None] = lambda _entry: None,
 ) -> Outcome:
     """Every entry gets its report, which on_ended is given as soon as it is ready and traced.
 
-    small: a run whose every pipeline is worth a trace under TraceMode.AUTO. traces_replaced: of an earlier run, whose
-    pipelines are asked again here.
+    small: a run whose every pipeline is worth a trace under TraceMode.AUTO. earlier_trace: the trace of an earlier run
+    in which the same pipeline waits, and which its new report replaces.
     """
-    tally, traces = Tally(), _Traces(setup, small=small)
+    tally, traces = Tally(), _Traces(setup, earlier_trace, small=small)
 
     async def ended(number: int, entry: Entry, report: PipelineReport) -> None:
         report = await traces.traced(entry, report)
@@ -100,8 +105,6 @@ async def ask_all(
     try:
         if not small and setup.trace is not TraceMode.NONE:
             await traces.open()  # a store that is not there is told before hours of work
-        if traces_replaced and setup.trace is not TraceMode.NONE:
-            await traces.replace(traces_replaced)
         async with client:
             orchestrator = AgenticDataOrchestrator(
                 client,
@@ -121,8 +124,9 @@ async def ask_all(
 class _Traces:
     """Writes the traces that are wanted, one at a time beside the event loop."""
 
-    def __init__(self, setup: Setup, *, small: bool) -> None:
+    def __init__(self, setup: Setup, earlier_trace: Callable[[Entry], str | None], *, small: bool) -> None:
         self.setup = setup
+        self.earlier_trace = earlier_trace
         self.small = small
         self.problem: str | None = None
         self.failures_untraced = 0
@@ -134,20 +138,20 @@ class _Traces:
         """Reach the store. Raises CannotJudge."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._opened)
 
-    async def replace(self, trace_ids: Sequence[str]) -> None:
-        """Take pipelines that are asked again off the list of what waits. Raises CannotJudge."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, trace_ids)
-
     async def traced(self, entry: Entry, report: PipelineReport) -> PipelineReport:
-        """The report with its trace's id, if it is to have one."""
-        if self.problem or not wants_trace(report, self.setup.trace, batch=not self.small):
+        """The report with its trace's id, if it is to have one; an earlier trace of the pipeline waits no longer."""
+        if self.problem or self.setup.trace is TraceMode.NONE:
             return report
-        if self._is_one_failure_too_many(report):
+        wanted = wants_trace(report, self.setup.trace, batch=not self.small)
+        if wanted and self._is_one_failure_too_many(report):
             self.failures_untraced += 1
+            wanted = False
+        earlier = self.earlier_trace(entry)
+        if not wanted and not earlier:
             return report
         try:
             loop = asyncio.get_running_loop()
-            trace_id = await loop.run_in_executor(self._thread, self._write, entry, report)
+            trace_id = await loop.run_in_executor(self._thread, self._write, entry, report, wanted, earlier)
         except PlumblineError as error:
             # The answers were paid for: the run goes on, and tells at its end what its traces lack.
             self.problem = str(error)
@@ -165,14 +169,14 @@ class _Traces:
             self._log = TraceLog(EXPERIMENT)
         return self._log
 
-    def _replace(self, trace_ids: Sequence[str]) -> None:
-        for trace_id in trace_ids:
-            replace(self._opened(), trace_id)
-
-    def _write(self, entry: Entry, report: PipelineReport) -> str:
-        spec = entry.spec if isinstance(entry, ReadPipeline) else None
-        messages = self._messages(entry, report)
-        return self._opened().write(trace_of(report, spec, messages, self.setup.condition()))
+    def _write(self, entry: Entry, report: PipelineReport, wanted: bool, earlier: str | None) -> str | None:
+        log, trace_id = self._opened(), None
+        if wanted:
+            spec = entry.spec if isinstance(entry, ReadPipeline) else None
+            trace_id = log.write(trace_of(report, spec, self._messages(entry, report), self.setup.condition()))
+        if earlier:
+            replace(log, earlier)
+        return trace_id
 
     def _messages(self, entry: Entry, report: PipelineReport) -> Mapping[Stage, list[dict[str, Any]]]:
         """What was asked, rendered once more: keeping every prompt until its report is ready would cost memory."""

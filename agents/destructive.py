@@ -18,7 +18,10 @@ _NOT_DONE = re.compile(
 )
 """A negation counts only right before its verb: "Without delay, delete", "Do not wait: drop" and "data not used" are
 none."""
-_NOUN_BEFORE = re.compile(r"\b(?:soft|capture|captures|propagate|replicate|a|an|the|oom)[^\S\n]+$")
+_NOUN_BEFORE = re.compile(r"\b(?:soft|capture|captures|propagate|replicate|oom)[^\S\n]+$")
+_ARTICLE_BEFORE = re.compile(r"\b(?:a|an|the)[^\S\n]+$")
+_DONE_TO = re.compile(r"\w+[^\S\n]+(?:of|from)\b")
+_NEXT_STEP = re.compile(r"\b(?:and|then)\b")
 _DELETE_EVENT = re.compile(r"deletes? events?\b")
 _ORDERED = re.compile(r"(?:^|[.!?;:,(\n]|\b(?:and|or|then|to|also|please|should|must|can|could|will|may|now))\s*$")
 _IT = re.compile(r"\w+ (?:it|them|these|those|this)\b")
@@ -45,13 +48,20 @@ def _done(text: str) -> Iterator[str]:
     """A verb with what it destroys after it."""
     for verb in _meant(text, "destroying_verb"):
         before, words = _before(verb), _clause(verb)
-        if _NOUN_BEFORE.search(before) or (_DELETE_EVENT.match(words) and not _ORDERED.search(before)):
+        if _is_noun(before, words):
             continue
         if _IT.match(words) and not words.startswith("remov"):
             if not mention(whole_sentence(verb), "kept_all_the_same"):
                 yield words
-        elif places(words, "destroyed_thing") and not mention(words, "kept_all_the_same"):
+        elif places(words, "destroyed_thing") and not mention(_NEXT_STEP.split(words)[0], "kept_all_the_same"):
             yield words
+
+
+def _is_noun(before: str, words: str) -> bool:
+    """Whether the word is a thing and no order: "a soft delete", "the drop", but "a purge of old data" is an order."""
+    if _ARTICLE_BEFORE.search(before):
+        return not _DONE_TO.match(words)
+    return bool(_NOUN_BEFORE.search(before) or (_DELETE_EVENT.match(words) and not _ORDERED.search(before)))
 
 
 def _overwritten(text: str) -> Iterator[str]:
@@ -79,6 +89,6 @@ def _before(place: re.Match[str]) -> str:
 
 
 def _clause(verb: re.Match[str]) -> str:
-    """The verb and the few words after it, to the next comma or stop."""
-    clause = re.split(r"[.!?;,\n]", verb.string[verb.start() :], maxsplit=1)[0]
+    """The verb and the few words after it, to the next stop."""
+    clause = re.split(r"[.!?;\n]", verb.string[verb.start() :], maxsplit=1)[0]
     return " ".join(clause.split()[: _WITHIN_WORDS + 1])

@@ -16,6 +16,7 @@ from yarl import URL
 
 from agents.schema import ErrorClass
 from agents.transport import LARGEST_ANSWER_BYTES, TryFailed, body_of, broken, cut_off, unreachable
+from console import BadInput
 from serving.endpoint import Endpoint, is_loopback
 
 _KEPT_ALIVE_S = 4.0
@@ -28,12 +29,15 @@ class LeanTransport:
     def __init__(self, endpoint: Endpoint) -> None:
         self._url = URL(f"{endpoint.base_url}/chat/completions", encoded=True)
         # Kept apart: an error of aiohttp's tells the proxy's address.
-        self._proxy, self._proxy_headers = _proxy_for(endpoint.base_url)
+        self._proxy, proxy_headers = _proxy_for(endpoint.base_url)
+        # aiohttp sends a proxy's headers when it asks for a tunnel only, and there is none for plain http.
+        self._tunnel_headers = proxy_headers if endpoint.base_url.startswith("https:") else None
         self._headers = {
             "Authorization": f"Bearer {endpoint.api_key.get_secret_value()}",
             "Content-Type": "application/json",
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # a small answer is not worth it, and a small one may grow on unpacking
+            **(proxy_headers if proxy_headers and not self._tunnel_headers else {}),
         }
         self._session: aiohttp.ClientSession | None = None
 
@@ -42,7 +46,6 @@ class LeanTransport:
         self._session = aiohttp.ClientSession(
             # trust_env would look for a proxy and a .netrc in two threads, for each request.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_S),
-            headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         )
@@ -66,7 +69,13 @@ class LeanTransport:
             raise RuntimeError("the client is used outside of `async with`")
         try:
             return await self._session.post(
-                self._url, data=data, allow_redirects=False, proxy=self._proxy, proxy_headers=self._proxy_headers
+                self._url,
+                data=data,
+                # With each request: a session's own headers go to a proxy as well, and our key with them.
+                headers=self._headers,
+                allow_redirects=False,
+                proxy=self._proxy,
+                proxy_headers=self._tunnel_headers,
             )
         except aiohttp.ClientResponseError as error:
             raise broken(error) from None  # what came is not HTTP
@@ -94,7 +103,10 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def _proxy_for(base_url: str) -> tuple[URL | None, dict[str, str] | None]:
-    """The proxy that the environment names for an address, and what opens it; our own machine is never behind one."""
+    """The proxy that the environment names for an address, and what opens it; our own machine is never behind one.
+
+    Raises BadInput for an address that is none.
+    """
     parts = urlsplit(base_url)
     if is_loopback(base_url) or proxy_bypass(parts.hostname or ""):
         return None, None
@@ -102,5 +114,8 @@ def _proxy_for(base_url: str) -> tuple[URL | None, dict[str, str] | None]:
     named = proxies.get(parts.scheme) or proxies.get("all")
     if not named:
         return None, None
-    proxy, user = strip_auth_from_url(URL(named))
-    return proxy, {"Proxy-Authorization": user.encode()} if user else None
+    try:
+        proxy, user = strip_auth_from_url(URL(named))
+        return proxy, {"Proxy-Authorization": user.encode()} if user else None
+    except ValueError:  # the value may hold a password, and is not told
+        raise BadInput(f"{parts.scheme}_proxy: is not the address of a proxy; allowed is http://HOST:PORT") from None

@@ -130,7 +130,7 @@ def _own_threshold(earlier: list[float], fixed: float, rules: Adaptive) -> tuple
     known = f"{len(earlier)} earlier readings"
     if len(calm) >= rules.min_readings:
         learnt, known = calm, f"{len(calm)} earlier readings at or below {shown(fixed)}"
-    elif len(earlier) >= rules.min_readings and len(calm) <= (1 - rules.quantile) * len(earlier):
+    elif len(earlier) >= rules.min_readings and len(calm) <= round((1 - rules.quantile) * len(earlier), 6):
         learnt = earlier
     else:
         text = f"of {known} {len(calm)} are at or below {shown(fixed)}, and {rules.min_readings} are needed for its own"

@@ -74,8 +74,9 @@ class RowFile:
 class Unfinished:
     """What an earlier run left to do: its entries without an answer, and the file given by --out without their rows.
 
-    A row counts as answered when its pipeline was completed or refused, and, if traces_wanted, when the person who
-    has to decide on it has a trace to do so. Raises BadInput when the rows were made under another condition, or the
+    A row counts as answered when its pipeline was refused, or completed by the model or the rules; not when the rules
+    had to stand in for an endpoint that failed, nor, if traces_wanted, when a person has to decide on it and has no
+    trace to do so. Raises BadInput when the rows were made under another condition or from other pipelines, or the
     entries can be read but once.
     """
 
@@ -88,19 +89,24 @@ class Unfinished:
         self.traces_wanted = traces_wanted
         self.kept: Counter[str] = Counter()
         """Rows that need not be asked again, by status."""
-        self.traces_replaced: list[str] = []
-        """Traces of rows that are asked again: nobody needs to decide on them any more."""
         self._todo = sqlite3.connect("")  # SQLite's name for a private file that it removes itself
         self._todo.execute("create table todo (digest text primary key, times integer) without rowid")
+        self._todo.execute("create table pipelines (id text primary key, trace text) without rowid")
         for entry in entries:
             # Refused entries may be alike: three broken ones on one line.
             more = "insert into todo values (?, 1) on conflict (digest) do update set times = times + 1"
             self._todo.execute(more, (input_digest(entry),))
+            self._todo.execute("insert or ignore into pipelines values (?, null)", (_id_of(entry),))
         self.rows = self._answered_rows() if self.path.is_file() else RowFile(self.path, condition)
 
     def __iter__(self) -> Iterator[Entry]:
         """The entries that have no answer yet; may be iterated once."""
         return (entry for entry in self.entries if self._take(input_digest(entry)))
+
+    def earlier_trace(self, entry: Entry) -> str | None:
+        """The trace of a row that this entry's new one replaces."""
+        found = self._todo.execute("select trace from pipelines where id = ?", (_id_of(entry),)).fetchone()
+        return found[0] if found else None
 
     @property
     def count(self) -> int:
@@ -135,18 +141,30 @@ class Unfinished:
         if not line.endswith(b"\n"):
             return False  # the process was killed while it wrote this one
         row = self._row(number, line)
-        undecidable = self.traces_wanted and row.get("requires_approval") and not row.get("trace_id")
-        if row["status"] in {"completed", "invalid"} and not undecidable and self._take(row["input"]):
+        if self._is_final(row) and self._take(row["input"]):
             self.kept[row["status"]] += 1
             return True
-        if trace_id := row.get("trace_id"):
-            self.traces_replaced.append(str(trace_id))
+        noted = "update pipelines set trace = ? where id = ?"
+        known = self._todo.execute(noted, (row.get("trace_id"), row["pipeline_id"])).rowcount
+        if not known and not _is_refused(row):
+            name = shorten(str(row["pipeline_id"]), 80)
+            raise BadInput(
+                f"--resume: {self.path}:{number} is pipeline {name!r}, which is not in the files given now; "
+                "give the same files, or another --out"
+            )
         return False
+
+    def _is_final(self, row: Mapping[str, Any]) -> bool:
+        if _is_refused(row):
+            return True
+        failed = any(stage.get("fallback_because") == "endpoint" for stage in row.get("stages", ()))
+        undecidable = self.traces_wanted and row.get("requires_approval") and not row.get("trace_id")
+        return row["status"] == "completed" and not failed and not undecidable
 
     def _row(self, number: int, line: bytes) -> dict[str, Any]:
         try:
             row: dict[str, Any] = json.loads(line)
-            made, _, _ = row["condition"], row["input"], row["status"]
+            made, _, _, _ = row["condition"], row["input"], row["status"], row["pipeline_id"]
             other = {
                 key for key in {*made, *self.condition} - _NOT_COMPARED if made.get(key) != self.condition.get(key)
             }
@@ -160,6 +178,14 @@ class Unfinished:
                 "use the same options, or another --out"
             )
         return row
+
+
+def _id_of(entry: Entry) -> str:
+    return entry.spec.id if isinstance(entry, ReadPipeline) else entry.pipeline_id
+
+
+def _is_refused(row: Mapping[str, Any]) -> bool:
+    return bool(row["status"] == "invalid")
 
 
 def _locked(path: Path) -> TextIO:

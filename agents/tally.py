@@ -53,7 +53,8 @@ class Tally:
         """2 when input was refused (its owner can mend it), else 3 when an answer is missing, else 0."""
         if self.statuses["invalid"]:
             return ExitCode.BAD_INPUT
-        return ExitCode.NOT_JUDGED if self.statuses["failed"] or self.statuses["partial"] else ExitCode.DONE
+        missing = self.statuses["failed"] or self.statuses["partial"] or self.sources["fallback (endpoint)"]
+        return ExitCode.NOT_JUDGED if missing else ExitCode.DONE
 
     def document(self) -> dict[str, object]:
         """The counts as plain JSON."""

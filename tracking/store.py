@@ -49,7 +49,7 @@ def has_store() -> bool:
 
 def without_password(uri: str) -> str:
     """A store's address fit to print: what stands between // and @, or behind a ?, may be a password."""
-    if uri.startswith("sqlite"):
+    if uri.startswith("sqlite:"):
         return uri
     scheme, mark, rest = uri.partition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}".partition("?")[0] if mark else uri

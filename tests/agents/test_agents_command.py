@@ -382,6 +382,40 @@ def test_traces_are_written_and_their_ids_stand_in_the_rows_and_approvals_find_t
     assert calm["trace_id"] not in waiting
 
 
+@pytest.mark.slow
+def test_a_pipeline_that_is_asked_again_waits_once_and_under_its_new_trace(
+    start_simulator: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    out, pipelines = tmp_path / "out.jsonl", tmp_path / "p.yaml"
+    pipelines.write_text("- {id: hot, source: {type: Kafka}, infrastructure_metrics: {cpu: 99, memory: 99}}\n")
+    options: list[str | Path] = ["--trace", "auto", "--out", out, "--guardrails", "off", "--max-retries", "0"]
+    down, up = start_simulator(**FAST, fault=Fault.HTTP_500), start_simulator(**FAST)
+    assert here("run", pipelines, *options, "--base-url", down) == 3
+    first = json.loads(out.read_text())["trace_id"]
+    assert here("run", pipelines, *options, "--base-url", up, "--resume") == 0
+    second = json.loads(out.read_text())["trace_id"]
+    assert second not in (None, first)
+    with pytest.raises(BadInput, match="needs no decision: the pipeline was asked again"):
+        here("approvals", "approve", first, "--by", "Ada", "--reason", "seen")
+    assert here("approvals", "approve", "hot", "--by", "Ada", "--reason", "seen") == 0
+    capsys.readouterr()
+    here("approvals", "list", "--json")
+    assert first not in capsys.readouterr().out
+
+
+def test_an_endpoint_that_fails_under_a_deadline_exits_3_though_the_rules_answered(
+    start_simulator: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base_url = start_simulator(fault=Fault.HTTP_500)
+    options = ["--deadline-ms", "20000", "--max-retries", "0", "--json"]
+    assert here("run", EXAMPLES, "--base-url", base_url, *options) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["pipelines_out"] == {"completed": 2}
+    assert document["counts"]["recommendations_from"] == {"fallback (endpoint)": 6}
+    assert document["counts"]["errors"] == {"server_error": 6}
+
+
 def test_a_store_that_cannot_be_reached_costs_no_answer_and_exits_3(
     start_simulator: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from agents.client import make_client
 from agents.reply import EndpointFailed
 from agents.transport import LARGEST_ANSWER_BYTES
+from console import BadInput
 from serving.endpoint import Endpoint
 from tests.agents.client_contract import failure_of, short_body
 
@@ -75,18 +76,53 @@ def test_importing_the_clients_does_not_import_the_sdk() -> None:
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
 
 
-def test_a_proxys_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(_request: web.BaseRequest) -> web.Response:
+def test_a_proxys_password_is_not_told_and_our_key_is_not_told_to_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, str]] = []
+
+    async def refuse(request: web.BaseRequest) -> web.Response:
+        seen.append(dict(request.headers))
         return web.Response(status=407, reason="no")
 
     async def run() -> EndpointFailed:
         async with RawTestServer(refuse) as proxy:
             monkeypatch.setenv("https_proxy", f"http://me:s3cret@127.0.0.1:{proxy.port}")
             monkeypatch.setenv("no_proxy", "")
-            endpoint = Endpoint("https://endpoint.invalid/v1", "m", SecretStr("EMPTY"))
+            endpoint = Endpoint("https://endpoint.invalid/v1", "m", SecretStr("sk-our-key"))
             async with make_client(endpoint, max_retries=0) as client:
                 return await failure_of(client, short_body("m"))
 
     told = str(asyncio.run(run()))
     assert "s3cret" not in told
     assert "407" in told
+    assert [headers["Proxy-Authorization"] for headers in seen] == ["Basic bWU6czNjcmV0"]
+    assert "sk-our-key" not in str(seen)
+
+
+def test_a_proxy_with_a_password_carries_plain_http_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+
+    async def forward(request: web.BaseRequest) -> web.Response:
+        seen.append(request.headers.get("Proxy-Authorization"))
+        return web.Response(status=400, text="no")
+
+    async def run() -> EndpointFailed:
+        async with RawTestServer(forward) as proxy:
+            monkeypatch.setenv("http_proxy", f"http://me:s3cret@127.0.0.1:{proxy.port}")
+            monkeypatch.setenv("no_proxy", "")
+            endpoint = Endpoint("http://endpoint.invalid/v1", "m", SecretStr("EMPTY"))
+            async with make_client(endpoint, max_retries=0) as client:
+                return await failure_of(client, short_body("m"))
+
+    assert str(asyncio.run(run())).startswith("the endpoint answered HTTP 400")
+    assert seen == ["Basic bWU6czNjcmV0"]
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy:99999", "http://u%3Aa:s3cret@h:1", "http://u:s3cret%E2%82%AC@h:1"])
+def test_a_proxy_that_is_no_address_is_one_line_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(BadInput, match=r"^http_proxy: is not the address of a proxy") as refused:
+        make_client(Endpoint("http://endpoint.invalid/v1", "m", SecretStr("EMPTY")))
+    assert "s3cret" not in str(refused.value)

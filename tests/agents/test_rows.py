@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agents.files import Entry, InvalidPipeline, PipelineFiles
 from agents.rows import Condition, RowFile, Unfinished
-from agents.schema import PipelineReport
+from agents.schema import FallbackReason, PipelineReport, Stage, StageReport
 from console import BadInput, CannotJudge
 
 CONDITION = {"endpoint": "http://127.0.0.1:1/v1", "model": "m", "prompt": "grounded v1"}
@@ -113,11 +113,42 @@ def test_what_has_its_answer_is_not_asked_again_and_what_failed_is(folder: Path)
     assert [entry.spec.id for entry in left if not isinstance(entry, InvalidPipeline)] == ["failed", "partial", "new"]
 
 
-def test_a_pipeline_that_changed_since_is_asked_again_and_one_that_is_gone_loses_its_row(folder: Path) -> None:
-    write(OUT, *((entry, None) for entry in pipelines(named("changed"), named("gone"), named("same"))))
+def test_a_pipeline_that_changed_since_is_asked_again(folder: Path) -> None:
+    write(OUT, *((entry, None) for entry in pipelines(named("changed"), named("same"))))
     left = unfinished(pipelines(named("changed", "MQTT"), named("same")))
     assert [entry.spec.id for entry in left if not isinstance(entry, InvalidPipeline)] == ["changed"]
     assert rows_in(OUT) == [("same", "completed")]
+
+
+def test_a_line_that_was_mended_since_loses_the_row_of_its_refusal(folder: Path) -> None:
+    write(OUT, *((entry, None) for entry in pipelines("not JSON", named("same"))))
+    left = unfinished(pipelines(named("mended"), named("same")))
+    assert [entry.spec.id for entry in left if not isinstance(entry, InvalidPipeline)] == ["mended"]
+    assert rows_in(OUT) == [("same", "completed")]
+
+
+def test_the_rows_of_other_pipelines_are_never_thrown_away(folder: Path) -> None:
+    write(OUT, *((entry, None) for entry in pipelines(named("a"), named("b"))))
+    before = OUT.read_bytes()
+    with pytest.raises(BadInput) as refused:
+        unfinished(pipelines(named("b"), named("c")))
+    assert str(refused.value) == (
+        "--resume: out.jsonl:1 is pipeline 'a', which is not in the files given now; "
+        "give the same files, or another --out"
+    )
+    assert OUT.read_bytes() == before
+
+
+def test_what_the_rules_gave_because_the_endpoint_failed_is_asked_again(folder: Path) -> None:
+    entries = pipelines(named("failed"), named("late"))
+    failed, late = entries
+    sink = RowFile(OUT, CONDITION)
+    reasons: list[FallbackReason] = ["endpoint", "deadline"]
+    for entry, because in zip((failed, late), reasons, strict=True):
+        stage = StageReport(stage=Stage.QUALITY, status="completed", source="fallback", fallback_because=because)
+        sink.write(entry, report_of(entry, stages=(stage,)))
+    sink.close()
+    assert [entry.spec.id for entry in unfinished(entries) if not isinstance(entry, InvalidPipeline)] == ["failed"]
 
 
 def test_the_same_pipeline_in_other_units_is_not_asked_again(folder: Path) -> None:
@@ -192,7 +223,7 @@ def test_what_a_person_could_not_decide_on_is_asked_again_once_traces_are_wanted
     assert unfinished(entries).count == 0
     left = unfinished(entries, traces_wanted=True)
     assert [entry.spec.id for entry in left if not isinstance(entry, InvalidPipeline)] == ["lost"]
-    assert left.traces_replaced == []
+    assert left.earlier_trace(lost) is None
 
 
 def test_the_trace_of_a_row_that_is_asked_again_is_named_so_that_it_waits_no_longer(folder: Path) -> None:
@@ -201,7 +232,7 @@ def test_the_trace_of_a_row_that_is_asked_again_is_named_so_that_it_waits_no_lon
     sink = RowFile(OUT, CONDITION)
     sink.write(entry, report_of(entry, "partial", requires_approval=True, trace_id="tr-1"))
     sink.close()
-    assert unfinished(entries, traces_wanted=True).traces_replaced == ["tr-1"]
+    assert unfinished(entries, traces_wanted=True).earlier_trace(entry) == "tr-1"
 
 
 def test_a_resumed_file_is_locked_and_a_link_stays_a_link(folder: Path) -> None:
