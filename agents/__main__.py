@@ -80,8 +80,8 @@ def run(
 ) -> None:
     """Recommend for every pipeline of the files. Exit 2 when a pipeline was refused, 3 when an agent got no answer.
 
-    Files may be of any length: pipelines are read, asked and written one by one. (--json holds all reports in memory;
-    for long files use --out.)
+    A .jsonl file may be of any length: its pipelines are read, asked and written one by one. (--json holds all reports
+    in memory; for long files use --out.)
 
     Example: python -m agents run examples/pipelines.yaml --json
     """
