@@ -111,6 +111,7 @@ def test_an_endpoint_that_fails_exits_3_and_keeps_every_row_and_the_key(
     assert KEY not in told.out + told.err + out.read_text()
 
 
+@pytest.mark.slow
 def test_no_endpoint_exits_3_with_one_line_that_names_the_command_to_start_one() -> None:
     done = shell("run", EXAMPLES)
     assert (done.returncode, done.stdout) == (3, "")
@@ -416,6 +417,7 @@ def test_an_endpoint_that_fails_under_a_deadline_exits_3_though_the_rules_answer
     assert document["counts"]["errors"] == {"server_error": 6}
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_reached_costs_no_answer_and_exits_3(
     start_simulator: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

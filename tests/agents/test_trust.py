@@ -314,6 +314,7 @@ def test_rows_in_are_rows_out_each_failure_has_its_class_and_nothing_is_left_run
     assert in_flight(base_url) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
 def test_under_guardrails_retries_and_half_the_requests_failing_rows_in_are_rows_out(
     start_simulator: Start, fault: Fault

@@ -115,6 +115,7 @@ def test_a_suite_becomes_one_mlflow_run_per_prompt_with_all_that_was_asked(
         assert load_cases(Path(mlflow.download_artifacts(run.info.run_id, "cases.jsonl"))) == generate(CASES, 3)
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_fails_exits_3_and_every_sample_is_an_unscored_row(
     start_simulator: Start, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_server_that_runs_already_is_used_and_left_running(
     assert ran == ["agents", "evals", "load_tests"]
 
 
+@pytest.mark.slow
 def test_the_demos_commands_do_not_see_the_users_own_endpoint_and_key(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

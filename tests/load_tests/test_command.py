@@ -40,6 +40,7 @@ def load_test(*arguments: str | Path, **more: str) -> subprocess.CompletedProces
     return subprocess.run(argv, cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=90)
 
 
+@pytest.mark.slow
 def test_run_reports_what_the_simulator_really_did(tmp_path: Path, start_simulator: Start) -> None:
     base_url = start_simulator(ttft_ms=50, itl_ms=10, output_tokens=16)
     rows_path = tmp_path / "rows.jsonl"
@@ -143,6 +144,7 @@ def test_plain_locust_takes_host_and_prints_the_percentiles(tmp_path: Path, star
     assert rows.lost == 0
 
 
+@pytest.mark.slow
 def test_locust_process_never_imports_mlflow() -> None:
     told = "import sys, load_tests.locustfile; print([name for name in sys.modules if name.startswith('mlflow')])"
     ran = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, timeout=60)

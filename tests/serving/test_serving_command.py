@@ -41,6 +41,7 @@ def test_models_lists_the_catalogue_as_json_and_nothing_else_on_stdout(serving: 
     assert not any(row["cached"] for row in rows)
 
 
+@pytest.mark.slow
 def test_status_and_stop_say_what_to_do_when_nothing_runs(serving: list[str]) -> None:
     status = run(serving, "status")
     assert status.returncode == 3

