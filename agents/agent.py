@@ -33,7 +33,7 @@ class Answer:
     """A recommendation that may be given, with what it cost."""
 
     recommendation: Recommendation
-    replies: tuple[Reply, ...]
+    replies: tuple[Reply, ...] = ()
     """Every answer the model gave, the last one last."""
     because: FallbackReason | None = None
     """Why the recommendation is the rules' and not the model's."""
@@ -129,16 +129,19 @@ class LightweightLLMAgent:
             request = stage_request(self.stage, spec, self.prompt, labels, self.model)
         except BadInput as error:
             raise AgentError(str(error), ErrorClass.BAD_INPUT) from None
-        instead = fallback(self.stage, spec, request.label)
+
+        def from_rules(because: FallbackReason, **had: Any) -> Answer:
+            return Answer(fallback(self.stage, spec, request.label), because=because, **had)
+
         try:
             async with asyncio.timeout_at(until_s):
                 first = await self._try(request, spec)
         except TimeoutError:
-            return Answer(instead, (), "deadline")
+            return from_rules("deadline")
         except EndpointFailed as error:
             if until_s is None:
                 raise
-            return Answer(instead, (), "endpoint", error=error)
+            return from_rules("endpoint", error=error)
         if first.given:
             return Answer(first.given, (first.reply,), violations=first.broken)
         rejected = _rejected(first)
@@ -146,14 +149,14 @@ class LightweightLLMAgent:
             async with asyncio.timeout_at(until_s):
                 second = await self._try(_asked_again(request, rejected), spec)
         except TimeoutError:
-            return Answer(instead, (first.reply,), "deadline", rejected=(rejected,))
+            return from_rules("deadline", replies=(first.reply,), rejected=(rejected,))
         except EndpointFailed as error:
             # The first answer may not be given and no second one comes: that is what the rules are for.
-            return Answer(instead, (first.reply,), "guardrails", rejected=(rejected,), error=error)
+            return from_rules("guardrails", replies=(first.reply,), rejected=(rejected,), error=error)
         replies = (first.reply, second.reply)
         if second.given:
             return Answer(second.given, replies, rejected=(rejected,))
-        return Answer(instead, replies, "guardrails", rejected=(rejected, _rejected(second)))
+        return from_rules("guardrails", replies=replies, rejected=(rejected, _rejected(second)))
 
     async def _try(self, request: StageRequest, spec: PipelineSpec) -> _Try:
         """Ask once and judge the answer. Raises AgentError; without enforcement that includes UnusableReply."""

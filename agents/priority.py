@@ -205,13 +205,24 @@ def _latency(metrics: InfrastructureMetrics, rules: PriorityRules) -> list[Findi
 def _load(metrics: InfrastructureMetrics, rules: PriorityRules) -> list[Finding]:
     if rules.load_per_core is None:
         return []
-    load = metrics.load_per_core
-    if load is None:
-        return lacking(metrics, "load_per_core", "load_per_core")
-    if load <= rules.load_per_core.high:
+    limit, note = rules.load_per_core.high, ": work waits for a CPU"
+    return _beyond(metrics, "load_per_core", "load_per_core", "HIGH", limit, note)
+
+
+def _beyond(
+    metrics: InfrastructureMetrics, name: str, rule: str, level: str, limit: float, note: str = ""
+) -> list[Finding]:
+    """One level above one limit, for the newest reading alone; note: added to the reason."""
+    value: float | None = getattr(metrics, name)
+    if value is None:
+        return lacking(metrics, rule, name)
+    if value <= limit:
         return []
-    reason = f"load_per_core is {shown(load)}, {_above(rules.load_per_core.high)}: work waits for a CPU"
-    return [RuleFired(rule="load_per_core", level="HIGH", reason=reason, facts={"load_per_core": load})]
+    return [
+        RuleFired(
+            rule=rule, level=level, reason=f"{name} is {shown(value)}, {_above(limit)}{note}", facts={name: value}
+        )
+    ]
 
 
 def _consumer_lag(metrics: InfrastructureMetrics, rules: PriorityRules) -> list[Finding]:
@@ -234,10 +245,4 @@ def _consumer_lag(metrics: InfrastructureMetrics, rules: PriorityRules) -> list[
 def _error_spike(metrics: InfrastructureMetrics, rules: PriorityRules) -> list[Finding]:
     if rules.error_rate is None:
         return []
-    error_rate = metrics.error_rate_percent
-    if error_rate is None:
-        return lacking(metrics, "error_spike", "error_rate_percent")
-    if error_rate <= rules.error_rate.critical:
-        return []
-    reason = f"error_rate_percent is {shown(error_rate)}, {_above(rules.error_rate.critical)}"
-    return [RuleFired(rule="error_spike", level="CRITICAL", reason=reason, facts={"error_rate_percent": error_rate})]
+    return _beyond(metrics, "error_rate_percent", "error_spike", "CRITICAL", rules.error_rate.critical)

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agents.schema import ErrorClass
 
 LARGEST_ANSWER_BYTES = 4 * 2**20
-"""The largest answer that is taken: a thousand times what an agent's schema lets through, and still cheap to refuse."""
+"""The largest answer that is taken, a thousand times what an agent's schema lets through. The lean transport stops
+reading there; the SDK has read the whole answer by then."""
 
 REPEATED_STATUSES = frozenset({429, 500, 502, 503, 504})
 """What may go away by itself; every other status says something about the request, which would be the same again."""

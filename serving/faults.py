@@ -36,7 +36,7 @@ class Fault(StrEnum):
     WRONG_SCHEMA = "wrong-schema"
     """Sound HTTP around sound JSON that does not fit the schema asked for."""
     HUGE_ANSWER = "huge-answer"
-    """Sound HTTP around a text of 8 MiB."""
+    """Sound HTTP around a text of 8 MiB, in as many tokens as ever: a token limit cuts it like any other."""
 
 
 STATUS_OF = {Fault.HTTP_429: 429, Fault.HTTP_500: 500, Fault.HTTP_400: 400}

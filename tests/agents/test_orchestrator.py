@@ -302,7 +302,12 @@ def test_no_endpoint_at_all_is_a_failed_stage() -> None:
     assert report.error.startswith("ingestion: the endpoint cannot be reached: Cannot connect to host 127.0.0.1:9")
 
 
-@pytest.mark.parametrize("fault", [Fault.NONE, Fault.HTTP_500, Fault.HALF_BODY, Fault.HALF_ANSWER])
+QUICK = {Fault.NONE, Fault.HTTP_500, Fault.HALF_BODY, Fault.HALF_ANSWER}
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=[] if fault in QUICK else [pytest.mark.slow]) for fault in Fault]
+)
 def test_every_entry_has_its_report_in_order_whatever_the_endpoint_does(start_simulator: Start, fault: Fault) -> None:
     work = [*entries(3), InvalidPipeline("bad", "f.yaml:9", "refused"), *entries(1)]
     reports = with_orchestrator(start_simulator(**FAST, fault=fault), lambda it: it.process_all(work), timeout_s=1)
