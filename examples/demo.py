@@ -16,7 +16,7 @@ from pathlib import Path
 
 import console
 from console import CannotJudge, say
-from serving.state import read_record
+from serving.state import ServerRecord, running
 from serving.vllm_server import healthy
 from tracking.runs import LOCAL_STORE, ui_command
 
@@ -55,15 +55,17 @@ STEPS = (
 def main() -> None:
     """Run the demo; raises CannotJudge naming the step that failed."""
     began = time.monotonic()
-    started = not uses_running_server()
+    found = running_server()
+    port = found.port if found else free_port()
+    base_url = found.base_url if found else f"http://127.0.0.1:{port}/v1"
     try:
-        if started:
-            start_server()
+        if not found:
+            start_server(port)
         for number, step in enumerate(STEPS, 2):
-            run_step(number, step)
+            run_step(number, step, base_url)
     finally:
-        if started:
-            command("serving", "stop")
+        if not found:
+            command("serving", "stop", "--port", str(port))
     say(f"\nThe demo took {time.monotonic() - began:.0f} s. Where to look next:")
     say(f"  {ui_command():<42} the runs in MLflow, at http://127.0.0.1:5000 (store: {LOCAL_STORE})")
     say(f"  {'runs/evals, runs/load':<42} every answer and every request, one line each")
@@ -72,28 +74,25 @@ def main() -> None:
     say(f"  {'README.md':<42} how to add an agent, a scorer, a load profile")
 
 
-def uses_running_server() -> bool:
-    """Whether an endpoint runs already, which is then used and left running."""
-    record = read_record()
-    if not (record and record.process() and healthy(record.base_url.removesuffix("/v1"))):
-        return False
-    say(f"== 1 of 4: an endpoint runs already: {record.model} at {record.base_url}; it is used and left running")
-    return True
+def running_server() -> ServerRecord | None:
+    """An endpoint that runs already, which is then used and left running; the one on the lowest port, of several."""
+    record = next((one for one in running() if healthy(one.base_url.removesuffix("/v1"))), None)
+    if record:
+        say(f"== 1 of 4: an endpoint runs already: {record.model} at {record.base_url}; it is used and left running")
+    return record
 
 
-def start_server() -> None:
+def start_server(port: int) -> None:
     """Start an endpoint of our own."""
     headline(1, "the real vLLM with a small model")
-    check(
-        1, "the server", command("serving", "start", "--background", "--port", str(free_port())), "see the line above"
-    )
+    check(1, "the server", command("serving", "start", "--background", "--port", str(port)), "see the line above")
 
 
-def run_step(number: int, step: Step) -> None:
-    """Run one step, say how long it took, stop the demo if it failed."""
+def run_step(number: int, step: Step, base_url: str) -> None:
+    """Run one step on that endpoint, say how long it took, stop the demo if it failed."""
     headline(number, step.what)
     began = time.monotonic()
-    check(number, step.what, command(*step.arguments), step.remedy)
+    check(number, step.what, command(*step.arguments, base_url=base_url), step.remedy)
     say(f"   ({time.monotonic() - began:.0f} s)")
 
 
@@ -103,12 +102,14 @@ def check(number: int, what: str, code: int, remedy: str) -> None:
         raise CannotJudge(f"the demo stopped at step {number} of 4, {what} (exit code {code}): {remedy}")
 
 
-def command(module: str, *arguments: str) -> int:
+def command(module: str, *arguments: str, base_url: str | None = None) -> int:
     """Run `python -m module arguments`, its output going where ours goes; its exit code.
 
     The demo shows its own server: an endpoint and a key that the user keeps in the environment are not its business.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
+    if base_url:
+        environment["OPENAI_BASE_URL"] = base_url
     whole = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(whole, cwd=REPOSITORY, env=environment) as child:
         try:

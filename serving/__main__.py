@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,15 +13,17 @@ import console
 from console import CannotJudge, say
 from serving import weights
 from serving.catalogue import MODELS, default_model, model_named
+from serving.endpoint import START_COMMAND
 from serving.profiles import detect, make, model_size, resolve
 from serving.simulator import Fault, SimulatorSettings, serve
-from serving.state import ServerRecord, read_record
+from serving.state import ServerRecord, read_records
 from serving.vllm_server import ServerSpec, healthy, refuse_second_server, refuse_taken_port, stop
 from serving.vllm_server import start as start_server
 
 app = console.command_group(__doc__ or "")
 
 Port = Annotated[int, typer.Option(min=1, max=65535, help="TCP port to serve on.")]
+OnePort = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Only the endpoint on this port.")]
 Host = Annotated[str, typer.Option(help="Address to bind; the default keeps the endpoint on this machine.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -75,12 +77,12 @@ def start(
     host: Host = "127.0.0.1",
     background: Annotated[bool, typer.Option("--background", help="Return once it is healthy.")] = False,
 ) -> None:
-    """Start a vLLM endpoint. In the foreground, Ctrl-C ends it.
+    """Start a vLLM endpoint. In the foreground, Ctrl-C ends it. Several can run, each on a port of its own.
 
     Example: python -m serving start --model smollm2-135m-instruct --background
     """
     kind = resolve(profile)
-    refuse_second_server()
+    refuse_second_server(port)
     refuse_taken_port(host, port)
     name, folder, context = _weights(model or default_model(kind))
     chosen = make(kind, model_size(folder, context))
@@ -91,7 +93,7 @@ def start(
     record = start_server(spec, lambda text: say(f"  {text}"))
     say(f"{name} answers at {record.base_url} (pid {record.pid}, log {record.log_path})")
     if background:
-        say("stop it with `python -m serving stop`")
+        say(f"stop it with `python -m serving stop --port {port}`")
         return
     _stay(record)
 
@@ -116,7 +118,7 @@ def _stay(record: ServerRecord) -> None:
         say("stopping")
         stop(record)
         return
-    if read_record() is None:
+    if record not in read_records():
         say("stopped from elsewhere")
         return
     stop(record)  # what the server left behind
@@ -124,35 +126,60 @@ def _stay(record: ServerRecord) -> None:
 
 
 @app.command()
-def status(as_json: AsJson = False) -> None:
-    """Say whether the recorded endpoint is up and what it serves. Exit code 3 when none is."""
-    record = read_record()
-    alive = bool(record and record.process())
-    answers = bool(record and alive and healthy(record.base_url.removesuffix("/v1")))
-    state = "up" if answers else "not answering" if alive else "down"
+def status(port: OnePort = None, as_json: AsJson = False) -> None:
+    """Say which recorded endpoints are up and what they serve. Exit code 3 when none is recorded or one is not up."""
+    records = _recorded(port)
+    states = [_state(record) for record in records]
     if as_json:
-        print(json.dumps({"state": state, **(record.model_dump() if record else {})}, indent=2))
-    elif record and alive:
-        say(f"{state}: {record.model} at {record.base_url} (pid {record.pid}, {record.profile} profile)")
-        say(f"log: {record.log_path}")
-    elif record:
-        say(f"down: {record.model} (pid {record.pid}) has ended; its log: {record.log_path}")
+        servers = [{"state": state, **record.model_dump()} for state, record in zip(states, records, strict=True)]
+        # The first one's fields also stand by themselves: most people run one.
+        print(json.dumps({**(servers[0] if servers else {"state": "down"}), "servers": servers}, indent=2))
+    elif records:
+        for record, state in zip(records, states, strict=True):
+            _show(record, state)
     else:
-        say("down: no endpoint is recorded; start one with `python -m serving start --background`")
-    if not answers:
+        say(f"down: no endpoint is recorded{_on(port)}; start one with `{START_COMMAND}{_option(port)}`")
+    if not records or set(states) != {"up"}:
         raise typer.Exit(console.ExitCode.NOT_JUDGED)
 
 
+def _recorded(port: int | None) -> list[ServerRecord]:
+    return [record for record in read_records() if port in {None, record.port}]
+
+
+def _state(record: ServerRecord) -> Literal["up", "not answering", "down"]:
+    if not record.process():
+        return "down"
+    return "up" if healthy(record.base_url.removesuffix("/v1")) else "not answering"
+
+
+def _show(record: ServerRecord, state: str) -> None:
+    if state == "down":
+        say(f"down: {record.model} at {record.base_url} (pid {record.pid}) has ended; its log: {record.log_path}")
+        return
+    say(f"{state}: {record.model} at {record.base_url} (pid {record.pid}, {record.profile} profile)")
+    say(f"log: {record.log_path}")
+
+
+def _on(port: int | None) -> str:
+    return "" if port is None else f" on port {port}"
+
+
+def _option(port: int | None) -> str:
+    return "" if port is None else f" --port {port}"
+
+
 @app.command("stop")
-def stop_command() -> None:
-    """Stop the recorded endpoint with all its processes."""
-    record = read_record()
-    if not record:
-        say("nothing to stop: no endpoint is recorded")
-    elif stop(record):
-        say(f"stopped {record.model} (pid {record.pid})")
-    else:
-        say(f"{record.model} (pid {record.pid}) had ended already; its record is removed")
+def stop_command(port: OnePort = None) -> None:
+    """Stop the recorded endpoints with all their processes; with --port, only the one there."""
+    records = _recorded(port)
+    if not records:
+        say(f"nothing to stop: no endpoint is recorded{_on(port)}")
+    for record in records:
+        if stop(record):
+            say(f"stopped {record.model} at {record.base_url} (pid {record.pid})")
+        else:
+            say(f"{record.model} at {record.base_url} (pid {record.pid}) had ended already; its record is removed")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from console import BadInput, CannotJudge, shorten
-from serving.state import read_record
+from serving.state import read_records, running
 
 SIMULATOR_OWNER = "plumbline-simulator"
 """`owned_by` of the simulator's model and `system_fingerprint` of its answers: how outputs know to say so."""
@@ -42,7 +42,8 @@ class Endpoint:
 def find_base_url(base_url: str | None = None) -> str:
     """The endpoint's address: given, else OPENAI_BASE_URL, else what `serving start --background` recorded.
 
-    Raises BadInput for an address that is not http(s), CannotJudge when no place names one.
+    Raises BadInput for an address that is not http(s) and when several recorded servers run, CannotJudge when no place
+    names one.
     """
     if base_url or os.environ.get("OPENAI_BASE_URL"):
         url = (base_url or os.environ["OPENAI_BASE_URL"]).rstrip("/")
@@ -52,11 +53,7 @@ def find_base_url(base_url: str | None = None) -> str:
         if not _is_address(url):
             raise BadInput(f"{source}: found {shorten(url)!r}; allowed is http(s)://HOST:PORT/v1")
         return url if urlsplit(url).path else f"{url}/v1"
-    record = read_record()
-    if record and record.process():
-        return record.base_url
-    gone = f" (the recorded server, pid {record.pid}, has ended)" if record else ""
-    raise CannotJudge(f"no endpoint is known{gone}: start one with `{START_COMMAND}`, or give --base-url")
+    return _the_running_one()
 
 
 def connect(base_url: str | None = None, model: str | None = None, *, timeout_s: float = 10.0) -> Endpoint:
@@ -86,6 +83,18 @@ def connect(base_url: str | None = None, model: str | None = None, *, timeout_s:
     if chosen not in served:
         raise BadInput(f"--model: {shorten(chosen)!r} is not served at {url}; served: {', '.join(sorted(served))}")
     return Endpoint(url, chosen, key, simulated=served[chosen] == SIMULATOR_OWNER)
+
+
+def _the_running_one() -> str:
+    here = running()
+    if len(here) > 1:
+        names = ", ".join(f"{record.model} at {record.base_url}" for record in here)
+        raise BadInput(f"{len(here)} endpoints run here ({names}): say which one with --base-url")
+    if here:
+        return here[0].base_url
+    ended = read_records()
+    gone = f" (the recorded server, pid {ended[0].pid}, has ended)" if ended else ""
+    raise CannotJudge(f"no endpoint is known{gone}: start one with `{START_COMMAND}`, or give --base-url")
 
 
 def _is_address(url: str) -> bool:

@@ -47,6 +47,9 @@ _LARGEST_REQUEST = 16 * 2**20
 _BACKLOG = 2048
 """Connections that may wait to be accepted: a load test opens its users' all at once."""
 
+_CHARACTERS_A_TOKEN = 4
+"""Of an answerer's text: about what English takes."""
+
 _FAREWELL_S = 0.2
 """Seconds that answers under way get to end in, when the simulator stops."""
 
@@ -135,15 +138,20 @@ class RequestCounts:
                 self.cancelled += 1
 
 
+Answerer = Callable[[ChatRequest], str]
+"""Stands in for a model's behaviour: what to answer to a request, instead of words made up by its schema."""
+
 SETTINGS = web.AppKey("settings", SimulatorSettings)
 COUNTS = web.AppKey("counts", RequestCounts)
+ANSWERER: web.AppKey[Answerer | None] = web.AppKey("answerer")
 
 
-def make_app(settings: SimulatorSettings) -> web.Application:
+def make_app(settings: SimulatorSettings, answerer: Answerer | None = None) -> web.Application:
     """The simulator as an aiohttp application."""
     app = web.Application(client_max_size=_LARGEST_REQUEST)
     app[SETTINGS] = settings
     app[COUNTS] = RequestCounts()
+    app[ANSWERER] = answerer
     app.router.add_post("/v1/chat/completions", _chat_completions)
     app.router.add_get("/v1/models", _models)
     app.router.add_get("/health", _health)
@@ -151,14 +159,17 @@ def make_app(settings: SimulatorSettings) -> web.Application:
     return app
 
 
-async def listen(settings: SimulatorSettings, host: str, port: int) -> tuple[web.AppRunner, str]:
+async def listen(
+    settings: SimulatorSettings, host: str, port: int, answerer: Answerer | None = None
+) -> tuple[web.AppRunner, str]:
     """Start answering on the running event loop; returns what to clean up at the end, and the base URL.
 
     port: 0 lets the system choose. Raises BadInput for a port that is taken and for a bad address.
     """
     if not 0 <= port <= 65535:
         raise BadInput(f"--port: found {port}; allowed is 0 to 65535")
-    runner = web.AppRunner(make_app(settings), handler_cancellation=True, access_log=None, shutdown_timeout=_FAREWELL_S)
+    app = make_app(settings, answerer)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_FAREWELL_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
@@ -171,18 +182,24 @@ async def listen(settings: SimulatorSettings, host: str, port: int) -> tuple[web
     return runner, f"http://{name}:{runner.addresses[0][1]}/v1"
 
 
-def serve(settings: SimulatorSettings, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def serve(
+    settings: SimulatorSettings,
+    host: str,
+    port: int,
+    on_ready: Callable[[str], None],
+    answerer: Answerer | None = None,
+) -> None:
     """Answer until SIGINT, SIGTERM or SIGHUP; `on_ready` gets the base URL once requests are taken.
 
     Needs the main thread, which is where signals arrive. Raises as `listen` does.
     """
-    uvloop.run(_serve_until_stopped(settings, host, port, on_ready))
+    uvloop.run(_serve_until_stopped(settings, host, port, on_ready, answerer))
 
 
 async def _serve_until_stopped(
-    settings: SimulatorSettings, host: str, port: int, on_ready: Callable[[str], None]
+    settings: SimulatorSettings, host: str, port: int, on_ready: Callable[[str], None], answerer: Answerer | None
 ) -> None:
-    runner, base_url = await listen(settings, host, port)
+    runner, base_url = await listen(settings, host, port, answerer)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -228,15 +245,13 @@ class _Reply:
         }
 
 
-def _reply(asked: ChatRequest, settings: SimulatorSettings, fault: Fault) -> _Reply:
+def _reply(asked: ChatRequest, settings: SimulatorSettings, fault: Fault, answerer: Answerer | None) -> _Reply:
     try:
-        # The key keeps the order of a schema's properties: a constrained model writes them in that order.
-        key = json.dumps([asked.messages, asked.answer_schema, asked.seed])
-        right = _answer_text(key, settings.seed, settings.output_tokens)
+        right = answerer(asked) if answerer else _made_up(asked, settings)
         text = faulty_text(fault, right, asked.answer_schema)
     except UnsupportedSchema as error:
         raise Refusal(400, f"response_format.json_schema.schema: {error}", "response_format") from None
-    pieces = _split(text, settings.output_tokens)
+    pieces = _split(text, len(text) // _CHARACTERS_A_TOKEN + 1 if answerer else settings.output_tokens)
     kept = pieces[: asked.limit]
     return _Reply(
         id=f"chatcmpl-{uuid.uuid4().hex}",
@@ -246,6 +261,12 @@ def _reply(asked: ChatRequest, settings: SimulatorSettings, fault: Fault) -> _Re
         finish_reason="stop" if len(kept) == len(pieces) else "length",
         prompt_tokens=asked.prompt_tokens,
     )
+
+
+def _made_up(asked: ChatRequest, settings: SimulatorSettings) -> str:
+    # The key keeps the order of a schema's properties: a constrained model writes them in that order.
+    key = json.dumps([asked.messages, asked.answer_schema, asked.seed])
+    return _answer_text(key, settings.seed, settings.output_tokens)
 
 
 @lru_cache(maxsize=1024)
@@ -319,7 +340,7 @@ async def _answer(request: web.Request, fault: Fault, arrived_ns: int) -> web.St
         await asyncio.Event().wait()  # the client's leaving cancels this
     try:
         asked = read_request(body, settings.model)
-        reply = _reply(asked, settings, fault)
+        reply = _reply(asked, settings, fault, request.app[ANSWERER])
     except Refusal as refusal:
         return _error(refusal)
     clock = _Clock(arrived_ns, round(settings.ttft_ms * 1e6), round(settings.itl_ms * 1e6))

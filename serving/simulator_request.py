@@ -50,6 +50,8 @@ class ChatRequest(_Asked):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     seed: int | None = None
+    temperature: float | None = None
+    """Read by answerers only: made-up words are drawn by seed."""
     n: Literal[1] | None = 1
     response_format: _Format | _SchemaFormat | None = Field(None, discriminator="type")
 

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from console import BadInput, CannotJudge, shorten
 from serving.profiles import Profile
-from serving.state import ServerRecord, clear_record, read_record, state_dir, write_record
+from serving.state import ServerRecord, clear_record, read_record, read_records, state_dir, write_record
 
 Say = Callable[[str], None]
 
@@ -73,10 +73,11 @@ def command(spec: ServerSpec) -> list[str]:
 def start(spec: ServerSpec, say: Say) -> ServerRecord:
     """Start the engine and return once it is healthy; on failure or Ctrl-C nothing stays behind.
 
-    Raises BadInput for a taken port or a server already recorded, CannotJudge with the engine's own words.
+    Raises BadInput for a taken port, whoever holds it, CannotJudge with the engine's own words.
     """
-    with _one_start_at_a_time():
-        refuse_second_server()
+    with _one_start_at_a_time(spec.port):
+        forget_ended_servers()
+        refuse_second_server(spec.port)
         refuse_taken_port(spec.host, spec.port)
         return _start(spec, say)
 
@@ -120,9 +121,7 @@ def stop(record: ServerRecord) -> bool:
     for member in alive:
         _send(member, signal.SIGKILL)
     psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
-    current = read_record()
-    if current and (current.pid, current.created_s) == (record.pid, record.created_s):
-        clear_record()
+    clear_record(record)
     return bool(members)
 
 
@@ -137,16 +136,21 @@ def healthy(origin: str, timeout_s: float = 2.0) -> bool:
         return False
 
 
-def refuse_second_server() -> None:
-    """Raise BadInput while a recorded server lives; a stale record is forgotten."""
-    record = read_record()
+def refuse_second_server(port: int) -> None:
+    """Raise BadInput while a recorded server lives on `port`."""
+    record = read_record(port)
     if record and record.process():
         raise BadInput(
-            f"{record.model} already runs at {record.base_url} (pid {record.pid}): "
-            "use it, or end it with `python -m serving stop`"
+            f"--port {port}: {record.model} already runs at {record.base_url} (pid {record.pid}): use it, "
+            f"end it with `python -m serving stop --port {port}`, or choose another --port"
         )
-    if record:
-        stop(record)  # its main process is gone; a child of it may still hold the memory
+
+
+def forget_ended_servers() -> None:
+    """Stop what recorded servers left behind: without its main process, a child may still hold the memory."""
+    for record in read_records():
+        if not record.process():
+            stop(record)
 
 
 def refuse_taken_port(host: str, port: int) -> None:
@@ -269,14 +273,16 @@ def _ended(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def _one_start_at_a_time() -> Iterator[None]:
-    """Two starts at once would overwrite each other's record, and one server could no longer be stopped."""
+def _one_start_at_a_time(port: int) -> Iterator[None]:
+    """Two starts on one port would overwrite each other's record, and one server could no longer be stopped."""
     state_dir().mkdir(parents=True, exist_ok=True)
-    lock = FileLock(state_dir() / "start.lock")
+    lock = FileLock(state_dir() / f"start-{port}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BadInput("another `serving start` is under way; wait for it, or end it with Ctrl-C there") from None
+        raise BadInput(
+            f"another `serving start` on port {port} is under way; wait for it, or end it with Ctrl-C there"
+        ) from None
     try:
         yield
     finally:

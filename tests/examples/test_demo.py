@@ -25,7 +25,7 @@ def test_a_step_that_fails_stops_the_demo_says_which_and_what_to_do_and_ends_the
 ) -> None:
     ran: list[tuple[str, ...]] = []
 
-    def command(*words: str) -> int:
+    def command(*words: str, **_: str | None) -> int:
         ran.append(words)
         return 3 if words[0] == "evals" else 0
 
@@ -41,7 +41,7 @@ def test_a_step_that_fails_stops_the_demo_says_which_and_what_to_do_and_ends_the
 
 
 def test_a_server_that_cannot_start_stops_the_demo_at_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "command", lambda *_: 2)
+    monkeypatch.setattr(demo, "command", lambda *_, **__: 2)
     with pytest.raises(CannotJudge, match="stopped at step 1 of 4, the server"):
         demo.main()
 
@@ -56,7 +56,7 @@ def test_a_server_that_runs_already_is_used_and_left_running(
     )
     ran: list[str] = []
 
-    def command(*words: str) -> int:
+    def command(*words: str, **_: str | None) -> int:
         ran.append(words[0])
         return 0
 

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 import console
 from serving.__main__ import app
+from serving.state import ServerRecord, read_records, write_record
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -46,8 +49,63 @@ def test_status_and_stop_say_what_to_do_when_nothing_runs(serving: list[str]) ->
     status = run(serving, "status")
     assert status.returncode == 3
     assert "start one with `python -m serving start --background`" in status.stderr
-    assert json.loads(run(serving, "status", "--json").stdout) == {"state": "down"}
+    assert json.loads(run(serving, "status", "--json").stdout) == {"state": "down", "servers": []}
     assert run(serving, "stop").returncode == 0
+
+
+@pytest.fixture
+def two_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_simulator: Callable[..., str]) -> list[int]:
+    """Two recorded servers, the second of which has ended; gives their ports. What ends by name here is never us."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("serving.vllm_server._family", lambda record: [])
+    up = start_simulator()
+    created_s = psutil.Process().create_time()
+    records = [
+        ServerRecord(pid=os.getpid(), created_s=created, base_url=url, model=model, profile="cpu", log_path="log")
+        for created, url, model in (
+            (created_s, up, "alive"),
+            (created_s - 3600, "http://127.0.0.1:65535/v1", "dead"),
+        )
+    ]
+    for record in records:
+        write_record(record)
+    return [record.port for record in records]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
+    """The command in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["serving", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        console.run(app)
+    return ended.value.code
+
+
+def test_status_tells_every_recorded_server_and_fails_when_one_is_not_up(
+    two_servers: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "status") == 3
+    shown = capsys.readouterr().err
+    assert f"up: alive at http://127.0.0.1:{two_servers[0]}/v1" in shown
+    assert "down: dead at http://127.0.0.1:65535/v1" in shown
+    assert command(monkeypatch, "status", "--json") == 3
+    told = json.loads(capsys.readouterr().out)
+    assert [(server["model"], server["state"]) for server in told["servers"]] == [("alive", "up"), ("dead", "down")]
+    assert (told["state"], told["model"]) == ("up", "alive")
+    assert command(monkeypatch, "status", "--port", str(two_servers[0])) == 0
+    assert command(monkeypatch, "status", "--port", "1") == 3
+    assert "no endpoint is recorded on port 1; start one with" in capsys.readouterr().err
+
+
+def test_stop_ends_the_one_on_the_port_or_all(
+    two_servers: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "stop", "--port", "1") == 0
+    assert "nothing to stop: no endpoint is recorded on port 1" in capsys.readouterr().err
+    assert command(monkeypatch, "stop", "--port", str(two_servers[0])) == 0
+    assert [record.model for record in read_records()] == ["dead"]
+    assert command(monkeypatch, "stop") == 0
+    assert "dead at http://127.0.0.1:65535/v1" in capsys.readouterr().err
+    assert read_records() == []
 
 
 @pytest.mark.parametrize(
@@ -64,11 +122,8 @@ def test_status_and_stop_say_what_to_do_when_nothing_runs(serving: list[str]) ->
 def test_bad_options_get_one_line_and_exit_code_2(
     arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["serving", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        console.run(app)
+    assert command(monkeypatch, *arguments) == 2
     shown = capsys.readouterr().err
-    assert ended.value.code == 2
     assert shown.startswith(said)
     assert shown.count("\n") == 1
 

@@ -15,7 +15,7 @@ import pytest
 
 from console import BadInput, CannotJudge
 from serving.endpoint import connect, find_base_url
-from serving.state import ServerRecord, read_record, record_path, write_record
+from serving.state import ServerRecord, clear_record, read_record, read_records, record_path, state_dir, write_record
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +24,17 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
 
-def record(pid: int, created_s: float) -> ServerRecord:
-    return ServerRecord(
-        pid=pid, created_s=created_s, base_url="http://127.0.0.1:8123/v1", model="m", profile="cpu", log_path="log"
-    )
+def record(pid: int, created_s: float, port: int = 8123) -> ServerRecord:
+    url = f"http://127.0.0.1:{port}/v1"
+    return ServerRecord(pid=pid, created_s=created_s, base_url=url, model=f"m{port}", profile="cpu", log_path="log")
 
 
-def own_record() -> ServerRecord:
-    return record(os.getpid(), psutil.Process().create_time())
+def own_record(port: int = 8123) -> ServerRecord:
+    return record(os.getpid(), psutil.Process().create_time(), port)
+
+
+def stale_record(port: int) -> ServerRecord:
+    return record(os.getpid(), psutil.Process().create_time() - 3600, port)
 
 
 def test_a_given_address_wins_over_the_environment_and_that_over_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,21 +69,61 @@ def test_a_record_of_a_dead_process_is_not_believed() -> None:
 
 
 def test_a_record_whose_pid_now_belongs_to_another_process_is_not_believed() -> None:
-    write_record(record(os.getpid(), psutil.Process().create_time() - 3600))
+    write_record(stale_record(8123))
     found = read_record()
     assert found is not None
     assert found.process() is None
 
 
-def test_a_half_written_record_is_no_record() -> None:
+def test_a_half_written_record_is_no_record_and_hides_no_other() -> None:
     write_record(own_record())
-    record_path().write_text(record_path().read_text()[:20])
-    assert read_record() is None
+    write_record(own_record(8124))
+    record_path(8123).write_text(record_path(8123).read_text()[:20])
+    assert read_records() == [own_record(8124)]
+
+
+def test_every_port_has_a_record_of_its_own_and_a_later_server_replaces_it() -> None:
+    for one in (own_record(9000), own_record(80), own_record(8001), stale_record(8001)):
+        write_record(one)
+    assert read_records() == [own_record(80), stale_record(8001), own_record(9000)]
+    assert (read_record(), read_record(9000), read_record(1)) == (own_record(80), own_record(9000), None)
+
+
+def test_forgetting_a_server_leaves_the_other_ports_and_a_later_server_on_its_own() -> None:
+    write_record(own_record(8001))
+    write_record(own_record(8002))
+    clear_record(stale_record(8001))
+    clear_record(own_record(8002))
+    assert read_records() == [own_record(8001)]
+
+
+def test_the_record_that_a_version_for_one_server_wrote_is_still_found_and_forgotten() -> None:
+    state_dir().mkdir(parents=True)
+    old = state_dir() / "server.json"
+    old.write_text(own_record().model_dump_json())
+    assert find_base_url() == "http://127.0.0.1:8123/v1"
+    clear_record(own_record())
+    assert not old.exists()
+
+
+def test_the_only_server_that_runs_is_meant_whatever_else_is_recorded() -> None:
+    write_record(stale_record(8001))
+    write_record(own_record(8002))
+    assert find_base_url() == "http://127.0.0.1:8002/v1"
+
+
+def test_with_several_servers_the_error_names_them_and_base_url_settles_it() -> None:
+    write_record(own_record(8001))
+    write_record(own_record(8002))
+    said = r"^2 endpoints run here \(m8001 at http://127\.0\.0\.1:8001/v1, m8002 at .*8002/v1\): .* --base-url$"
+    with pytest.raises(BadInput, match=said):
+        find_base_url()
+    assert find_base_url("http://127.0.0.1:8002/v1") == "http://127.0.0.1:8002/v1"
 
 
 def test_the_record_is_readable_by_its_user_alone() -> None:
     write_record(own_record())
-    assert record_path().stat().st_mode & 0o077 == 0
+    assert record_path(8123).stat().st_mode & 0o077 == 0
 
 
 def test_connect_chooses_the_served_model_and_sees_that_it_is_simulated(start_simulator: Callable[..., str]) -> None:

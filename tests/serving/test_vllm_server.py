@@ -20,8 +20,18 @@ import pytest
 from console import BadInput, CannotJudge
 from serving import vllm_server
 from serving.profiles import Profile
-from serving.state import ServerRecord, read_record, write_record
-from serving.vllm_server import ServerSpec, command, error_lines, healthy, phase, refuse_taken_port, start, stop
+from serving.state import ServerRecord, read_record, read_records, write_record
+from serving.vllm_server import (
+    ServerSpec,
+    command,
+    error_lines,
+    forget_ended_servers,
+    healthy,
+    phase,
+    refuse_taken_port,
+    start,
+    stop,
+)
 
 ENGINE = """
 import http.server, subprocess, sys, time
@@ -110,13 +120,56 @@ def test_a_record_whose_pid_is_another_process_by_now_ends_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_two_starts_at_once_are_refused_so_that_no_server_loses_its_record(
+def test_servers_on_two_ports_live_side_by_side_and_each_is_ended_by_itself(
+    engine: Callable[[str], ServerSpec],
+) -> None:
+    one, two = start(engine(ENGINE), quiet), start(engine(ENGINE), quiet)
+    assert read_records() == sorted([one, two], key=lambda record: record.port)
+    assert stop(one)
+    assert session_of(one.pid) == []
+    assert read_records() == [two]
+    assert healthy(two.base_url.removesuffix("/v1"))
+    assert stop(two)
+    assert session_of(two.pid) == []
+
+
+@pytest.mark.slow
+def test_a_second_port_can_be_started_while_the_first_still_starts(engine: Callable[[str], ServerSpec]) -> None:
+    records: list[ServerRecord] = []
+
+    def start_another(_text: str) -> None:
+        if not records:
+            records.append(start(engine(ENGINE), quiet))
+
+    records.append(start(engine(ENGINE), start_another))
+    assert sorted(read_records(), key=lambda record: record.pid) == sorted(records, key=lambda record: record.pid)
+    for record in records:
+        stop(record)
+
+
+@pytest.mark.slow
+def test_a_start_ends_what_an_ended_server_on_another_port_left_behind(engine: Callable[[str], ServerSpec]) -> None:
+    dead = start(engine(ENGINE), quiet)
+    os.kill(dead.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while dead.process() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    alive = start(engine(ENGINE), quiet)
+    assert session_of(dead.pid) == []
+    assert read_records() == [alive]
+    forget_ended_servers()
+    assert healthy(alive.base_url.removesuffix("/v1"))
+    stop(alive)
+
+
+@pytest.mark.slow
+def test_two_starts_on_one_port_at_once_are_refused_so_that_no_server_loses_its_record(
     engine: Callable[[str], ServerSpec],
 ) -> None:
     spec = engine(ENGINE)
 
     def start_another(_text: str) -> None:
-        with pytest.raises(BadInput, match="another `serving start` is under way"):
+        with pytest.raises(BadInput, match=rf"another `serving start` on port {spec.port} is under way"):
             start(spec, quiet)
 
     stop(start(spec, start_another))
@@ -156,12 +209,17 @@ def test_an_engine_that_never_gets_healthy_is_given_up(engine: Callable[[str], S
     assert read_record() is None
 
 
-def test_a_second_server_is_refused_while_the_first_lives(engine: Callable[[str], ServerSpec]) -> None:
+def test_a_second_server_on_a_port_is_refused_while_the_first_lives(engine: Callable[[str], ServerSpec]) -> None:
     spec = engine(ENGINE)
-    record = start(spec, quiet)
-    with pytest.raises(BadInput, match=rf"tiny already runs at .* \(pid {record.pid}\): use it, or end it"):
+    me = psutil.Process()
+    write_record(
+        ServerRecord(
+            pid=me.pid, created_s=me.create_time(), base_url=spec.base_url, model="tiny", profile="cpu", log_path="l"
+        )
+    )
+    said = rf"--port {spec.port}: tiny already runs at .* \(pid {me.pid}\): use it, end it with .* --port {spec.port}`"
+    with pytest.raises(BadInput, match=said):
         start(spec, quiet)
-    stop(record)
 
 
 def test_a_taken_port_is_refused_and_names_its_holder() -> None:
