@@ -5,7 +5,7 @@ RUN := $(BIN)/python -m
 SOURCES := console.py serving tracking agents evals load_tests examples benchmarks tests requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix serve eval load ui clean
+.PHONY: help setup browser demo test check fix serve eval load ui clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -13,10 +13,13 @@ help: ## say what there is
 setup: ## the environment in .venv, from the lock that fits this machine
 	@$(PYTHON) requirements/install.py
 
+browser: ## Chromium, which the tests of the HTML pages need
+	@$(PYTHON) requirements/browser.py
+
 demo: setup ## the main job on the real engine: recommendations, a small evaluation, a short load test
 	@$(RUN) examples.demo
 
-test: setup ## the whole test suite, the real engine included
+test: setup browser ## the whole test suite, the real engine included
 	@echo "== tests on the simulator" && $(RUN) pytest -n 2 -m "not engine"
 	@echo "== tests on the real engine (it starts once: one to two minutes on a CPU)" && $(RUN) pytest -m engine -v
 

@@ -112,6 +112,7 @@ def progress(unit: str) -> Progress:
         MofNCompleteColumn(),
         TextColumn(unit),
         _Rate(),
+        _Told(),
         TimeElapsedColumn(),
         TextColumn("left:"),
         TimeRemainingColumn(),
@@ -125,6 +126,13 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.3g}/s" if task.speed else "")
+
+
+class _Told(ProgressColumn):
+    """What the task's field `told` says: `bar.update(task, told="3 errors")`."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields.get("told", ""))
 
 
 class _PlainProgress(Progress):
@@ -156,7 +164,8 @@ class _PlainProgress(Progress):
             total = "" if task.total is None else f" of {task.total:.0f}"
             rate = f", {task.speed:.3g}/s" if task.speed else ""
             left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
-            say(f"  {task.description}: {task.completed:.0f}{total} after {task.elapsed or 0:.0f} s{rate}{left}")
+            told = f", {task.fields['told']}" if task.fields.get("told") else ""
+            say(f"  {task.description}: {task.completed:.0f}{total} after {task.elapsed or 0:.0f} s{rate}{told}{left}")
 
 
 def run(app: Callable[[], None]) -> None:

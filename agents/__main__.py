@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from agents.batch import SMALL_RUN, Outcome, Setup, ask_all
 from agents.client import ClientKind
 from agents.files import Entry, PipelineFiles
 from agents.guardrails import GuardrailMode
+from agents.open_files import allow_connections
 from agents.orchestrator import summary
 from agents.policies_command import policies
 from agents.policy import DEFAULT_POLICY, load_policy, with_settings
@@ -37,10 +37,6 @@ app = console.command_group(__doc__ or "")
 app.command()(policies)
 app.command()(prompts)
 app.add_typer(approvals, name="approvals")
-
-
-_OTHER_FILES = 200
-"""Open files beside the connections: libraries, rows, the trace store."""
 
 
 class ClientChoice(StrEnum):
@@ -87,7 +83,7 @@ def run(
     """
     if resume and out is None:
         raise BadInput("--resume: needs --out FILE.jsonl, the file to go on with")
-    _allow_connections(concurrency * len(Stage))
+    allow_connections(concurrency * len(Stage))
     variant, rules = load_prompt(prompt), with_settings(load_policy(policy), settings or [])
     check_renders(variant)
     entries = PipelineFiles(files)
@@ -157,17 +153,6 @@ def _ask(setup: Setup, work: _Work, shown: _Shown, *, small: bool) -> Outcome:
     finally:
         if rows:
             rows.close()
-
-
-def _allow_connections(most: int) -> None:
-    """Raise this process's limit on open files where it would not do: its error would look like the endpoint's."""
-    needed = most + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise BadInput(f"--concurrency: needs {needed} open files, and this user may have {hard} (ulimit -Hn)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _client(choice: ClientChoice, *, small: bool) -> ClientKind:

@@ -39,6 +39,8 @@ _DENIED = re.compile(r"\b(?:not|no|never|neither|nor)\b(?:\W+\w+){0,3}\W*$", re.
 
 def claims(label: Label, text: str) -> Iterator[Claim]:
     """Phrases such as "severity is HIGH" or "HIGH priority" that name another level than the label's."""
+    if label.kind not in text.lower():
+        return
     for match in _SAID[label.kind].finditer(text):
         if (level := _level(match)) != label.value:
             negated = _DENIED.search(text[: match.start()]) is not None

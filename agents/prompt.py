@@ -92,6 +92,8 @@ class PromptVariant(Strict):
     description: str
     form: AnswerForm = Field(AnswerForm.STANDARD, strict=False)
     """Which schema the answer has to fit."""
+    constrained: bool = True
+    """Whether the engine is held to that schema; without, the prompt alone asks for it, and answers may miss it."""
     sampling: Sampling = Sampling()
     system: Words | None = None
     """What every request begins with. The same for all, so it is plain text and no template."""
@@ -161,6 +163,8 @@ def facts_for(stage: Stage, spec: PipelineSpec) -> dict[str, Fact]:
         facts["kind"] = str(facts["kind"]).replace("_", " ")
     if stage is Stage.INFRASTRUCTURE:
         facts |= _history(spec.infrastructure_metrics)
+        if spec.source.partitions is not None and spec.infrastructure_metrics.consumer_lag is not None:
+            facts["partitions"] = spec.source.partitions  # what decides whether more consumers would help
     return facts
 
 
@@ -245,23 +249,18 @@ def _written(form: AnswerForm, stage: Stage, answer: Recommendation) -> str:
 def chat_body(
     variant: PromptVariant, stage: Stage, spec: PipelineSpec, label: Label | None, model: str
 ) -> dict[str, Any]:
-    """The whole JSON body of a chat completion for this stage, constrained to the stage's schema.
+    """The whole JSON body of a chat completion for this stage, constrained to the stage's schema unless told not to.
 
     Agents, evaluation and load tests all send this, so that what is measured is what is used.
     """
-    return {
-        "model": model,
-        "messages": render(variant, stage, spec, label),
-        **variant.sampling.model_dump(),
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {
-                "name": f"{stage}_recommendation",
-                "schema": answer_schema(variant.form, stage),
-                "strict": True,
-            },
-        },
-    }
+    body = {"model": model, "messages": render(variant, stage, spec, label), **variant.sampling.model_dump()}
+    return body | {"response_format": _response_format(variant.form, stage)} if variant.constrained else body
+
+
+@cache
+def _response_format(form: AnswerForm, stage: Stage) -> dict[str, Any]:
+    schema = {"name": f"{stage}_recommendation", "schema": answer_schema(form, stage), "strict": True}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 @lru_cache(maxsize=512)

@@ -304,7 +304,7 @@ def test_what_a_pipeline_or_a_model_says_cannot_pass_for_a_line_of_ours(
 
 def test_more_connections_than_the_system_allows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, 512))
-    with pytest.raises(BadInput, match=r"^--concurrency: needs 3272 open files, and this user may have 512"):
+    with pytest.raises(BadInput, match=r"^concurrency: needs 3272 open files, and this user may have 512"):
         here("run", EXAMPLES, "--concurrency", "1024")
 
 
