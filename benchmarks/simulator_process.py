@@ -12,16 +12,21 @@ from console import CannotJudge
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SIMULATOR = (
+    "from benchmarks.stand_in import StandIn\n"
     "from serving.simulator import SimulatorSettings, serve\n"
     "settings = SimulatorSettings(ttft_ms=0, itl_ms=0, output_tokens=40)\n"
-    "serve(settings, '127.0.0.1', 0, lambda url: print(url, flush=True))"
+    "serve(settings, '127.0.0.1', 0, lambda url: print(url, flush=True), {answerer})"
 )
 
 
 @contextmanager
-def simulator() -> Iterator[str]:
-    """A simulator without delays in a process of its own; gives its base URL."""
-    with subprocess.Popen([sys.executable, "-c", _SIMULATOR], cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
+def simulator(*, stand_in: bool = False) -> Iterator[str]:
+    """A simulator without delays in a process of its own; gives its base URL.
+
+    stand_in: answers as a small model might (benchmarks/stand_in.py), instead of with made-up words.
+    """
+    code = _SIMULATOR.format(answerer="StandIn()" if stand_in else "None")
+    with subprocess.Popen([sys.executable, "-c", code], cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             base_url = process.stdout.readline().strip() if process.stdout else ""
             if not base_url:

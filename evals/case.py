@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -13,25 +14,41 @@ from agents.schema import IngestionMode, Name, Stage, Strict
 from agents.spec import PipelineSpec
 from console import BadInput, shorten
 
+CURATED = Path(__file__).parent / "cases" / "curated.jsonl"
+"""The cases kept in the repository."""
+
+Difficulty = Literal["easy", "medium", "hard"]
+
 
 class Case(Strict):
     """One question with a known answer."""
 
     id: Name
-    row: int = Field(ge=1, le=34)
-    """Row of the oracle table (docs/oracle.md) the case was made from; cases of one row are related."""
+    row: int | None = Field(None, ge=1, le=34)
+    """Row of the oracle table (docs/oracle.md) the case was made from; None for a case of one's own."""
+    family: Name
+    """Cases of one family are related: intervals resample whole families. Generated: one a row, such as `row-07`."""
     source: str
-    """Where the row's truth comes from, as the oracle table names it."""
+    """Where the truth comes from, as the oracle table names it."""
     stage: Stage
     spec: PipelineSpec
+    difficulty: Difficulty = "medium"
+    pair: Name | None = None
+    """The id of its near miss: the case that differs in one fact, which flips the right answer."""
     acceptable_modes: tuple[IngestionMode, ...] = Field((), strict=False)
     """Ingestion modes that are right; empty for the other stages."""
     unacceptable_modes: tuple[IngestionMode, ...] = Field((), strict=False)
     """Ingestion modes that are wrong; what is in neither is debatable and does not count."""
+    acceptable_labels: tuple[str, ...] = Field((), strict=False)
+    """Severities or priorities that are right, whatever policy gives them; empty for ingestion."""
     required: tuple[str, ...] = Field((), strict=False)
     """Concepts of the lexicon that a good answer mentions."""
     forbidden: tuple[str, ...] = Field((), strict=False)
     """Concepts of the lexicon that a good answer does not recommend."""
+    of: Name | None = None
+    """The id of the case that this one was made from by `relation`."""
+    relation: Name | None = None
+    """The metamorphic relation (evals/metamorphic.py) between the two; such a case counts in no leaderboard."""
 
     @field_validator("required", "forbidden")
     @classmethod
@@ -41,30 +58,61 @@ class Case(Strict):
         return concepts
 
 
+def curated_cases() -> list[Case]:
+    """The cases that come with Plumbline: checked by hand, every row of the oracle table among them."""
+    return load_cases(CURATED)
+
+
 def load_cases(path: Path) -> list[Case]:
-    """Cases from a JSONL file, one a line. Raises BadInput naming file and line."""
+    """Cases from a JSONL file, one a line. Raises BadInput naming file, line and field."""
+    cases: dict[str, Case] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        case = _read(line, f"{path}:{number}")
+        if case.id in cases:
+            raise BadInput(
+                f"{path}:{number}: id: {shorten(case.id, 80)!r} stands in line {lines[case.id]} too; ids must differ"
+            )
+        cases[case.id], lines[case.id] = case, number
+    if not cases:
+        raise BadInput(f"{path}: holds no case")
+    for case in cases.values():
+        if problem := _loose_end(case, cases):
+            raise BadInput(f"{path}:{lines[case.id]}: {problem}")
+    return list(cases.values())
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines(): JSON strings may hold U+2028
+        return path.read_text("utf-8-sig").split("\n")  # not splitlines(): JSON strings may hold U+2028
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: is not UTF-8 text (byte {error.start})") from None
-    cases: dict[str, Case] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            case = Case.model_validate_json(line)
-        except ValidationError as error:
-            raise BadInput(describe(error, Case, f"{path}:{number}")) from None
-        if case.id in cases:
-            raise BadInput(f"{path}:{number}: id: {case.id!r} stands twice; ids must differ")
-        cases[case.id] = case
-    if not cases:
-        raise BadInput(f"{path}: holds no case")
-    return list(cases.values())
 
 
-def dump_cases(cases: Sequence[Case]) -> str:
+def _read(line: str, where: str) -> Case:
+    try:
+        return Case.model_validate_json(line)
+    except ValidationError as error:
+        lacks_family = any(one["type"] == "missing" and one["loc"] == ("family",) for one in error.errors())
+        hint = "; family names the cases that are related, such as those of one system" if lacks_family else ""
+        raise BadInput(describe(error, Case, where) + hint) from None
+
+
+def _loose_end(case: Case, cases: Mapping[str, Case]) -> str | None:
+    """What is wrong with the ids that a case names."""
+    for field, named in (("pair", case.pair), ("of", case.of)):
+        if named is not None and (named == case.id or named not in cases):
+            return f"{field}: found {shorten(named, 80)!r}; must be the id of another case in this file"
+    if case.pair is not None and (back := cases[case.pair].pair) != case.id:
+        told = "none" if back is None else repr(shorten(back, 80))
+        return f"pair: {shorten(case.pair, 80)!r} names {told} as its own pair; two cases of a pair name each other"
+    return None
+
+
+def dump_cases(cases: Iterable[Case]) -> str:
     """Cases as JSONL; the same cases give the same bytes."""
     return "".join(case.model_dump_json(exclude_defaults=True) + "\n" for case in cases)

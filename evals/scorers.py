@@ -1,154 +1,258 @@
-"""Four deterministic scorers: pure functions of a case, the facts its prompt gave, and the answer.
+"""Deterministic scorers: pure functions of an answer to a case. Each tells its value, what it saw and why.
 
-Each score carries what it saw and why. An answer that does not fit the schema is still read, as plain text, by the
-other three, so that a broken bracket does not hide what was said; an empty answer earns nothing anywhere.
+A scorer gives None where it has nothing to say of the case (a mode, where no mode is asked for): that is neither
+right nor wrong, and stays out of means. An answer that does not fit the schema is still read, as plain text, by the
+others, so that a broken bracket does not hide what was said. An empty or refusing answer earns nothing anywhere.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from agents.answers import AnswerForm, read_answer
+from agents.answers import ACTION_CHARACTERS, SUMMARY_CHARACTERS
 from agents.claims import claims
-from agents.figures import figures, given_figures, strange_figures
-from agents.lexicon import mention, phrases
-from agents.schema import Label, Recommendation, Strict
+from agents.figures import claiming, strange_figures
+from agents.guardrails import Checked, tool_does_not_fit_mode, tool_does_not_fit_source
+from agents.lexicon import places
+from agents.schema import Recommendation, Stage
 from console import shorten
-from evals.case import Case
+from evals.answered import Answered
+from evals.headline import headline
+from evals.points import advised, recommended
+from evals.score import Score
+from evals.specific import specific
+
+__all__ = ["JUDGES_THE_POLICY", "SCORERS", "SCORER_NAMES", "Answered", "Score", "Scorer", "score_all"]
+
+Scorer = Callable[[Answered], Score | None]
 
 
-class Score(Strict):
-    """What one scorer says of one answer."""
-
-    value: float
-    """0 (wrong) to 1 (right)."""
-    saw: str
-    """The evidence: the words or figures the value rests on."""
-    explanation: str
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One case with the answer to it, ready for scoring."""
-
-    case: Case
-    label: Label | None
-    """The label the policy gave, which the answer must not contradict."""
-    raw: str
-    """The model's words as they came."""
-    form: AnswerForm = AnswerForm.STANDARD
-    """The schema that was asked for."""
-
-    @property
-    def recommendation(self) -> Recommendation | None:
-        """The answer as the stage's schema reads it; None when it does not fit."""
-        try:
-            return read_answer(self.raw, self.form, self.case.stage)
-        except ValidationError:
-            return None
-
-    @property
-    def text(self) -> str:
-        """The sentences to read: the recommendation's, or the raw words where it does not fit the schema."""
-        return parsed.text if (parsed := self.recommendation) else self.raw
-
-
-Scorer = Callable[[Answered], Score]
+# --- the form of the answer ------------------------------------------------------------------------------
 
 
 def schema_valid(answered: Answered) -> Score:
     """1 when the answer fits the stage's JSON schema: it is not cut off and nothing is missing or added."""
-    try:
-        read_answer(answered.raw, answered.form, answered.case.stage)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+    if isinstance(answered.read, ValidationError):
+        first = answered.read.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
-        return Score(value=0.0, saw=shorten(answered.raw, 80), explanation=f"{field or 'answer'}: {first['msg']}")
-    return Score(value=1.0, saw="", explanation="fits the schema")
+        return Score(0.0, shorten(answered.raw, 80), f"{field or 'answer'}: {first['msg']}")
+    return Score(1.0, "", "given by the rules" if answered.given else "fits the schema")
 
 
-def facts_consistent(answered: Answered) -> Score:
-    """1 when every figure in the text was given or follows from what was given, and no other label is claimed.
+def not_truncated(answered: Answered) -> Score:
+    """0 when the model ran out of tokens, or a sentence breaks off: at the bound of its field, at a comma, at "and"."""
+    if answered.finish_reason == "length" and not answered.given:
+        return Score(0.0, shorten(answered.raw[-40:], 40), "the model ran out of tokens")
+    cut = next(_cut_off(answered), None)
+    if cut is not None:
+        return Score(0.0, shorten(cut[-40:], 40), "a sentence breaks off")
+    return Score(1.0, "", "every sentence ends")
 
-    Follows: the rest to 100 of a percentage, used over total storage in percent, total minus used. 1 and 2 are
-    free, since there are two actions to count; so are the figures in the words for a required concept (HTTP 429).
+
+# --- the mode and the tools ------------------------------------------------------------------------------
+
+
+def mode_fit(answered: Answered) -> Score | None:
+    """1 for an acceptable ingestion mode, 0 for an unacceptable one or none at all; debatable modes do not count."""
+    case = answered.case
+    if not (case.acceptable_modes or case.unacceptable_modes):
+        return None
+    mode = answered.mode
+    if mode is None:
+        return Score(0.0, "", "no mode that is known")
+    if mode in case.acceptable_modes:
+        return Score(1.0, mode.value, "right for this source")
+    if mode in case.unacceptable_modes:
+        return Score(0.0, mode.value, "wrong for this source")
+    return None
+
+
+def tool_fit(answered: Answered) -> Score | None:
+    """1 when no tool in the text contradicts the source or the mode; the guardrails' rules decide. Ingestion only."""
+    if answered.case.stage is not Stage.INGESTION:
+        return None
+    if not any(places(answered.text, concept) for concept in answered.maybe & TOOLS):
+        return Score(1.0, "", "names no tool that could be wrong")
+    checked = Checked(Stage.INGESTION, answered.case.spec, None, _as_recommendation(answered))
+    if broken := tool_does_not_fit_source(checked) or tool_does_not_fit_mode(checked):
+        return Score(0.0, shorten(broken.found, 80), broken.told)
+    return Score(1.0, "", "no tool contradicts the source or the mode")
+
+
+TOOLS = frozenset(
+    {
+        "log_reader",
+        "takes_webhook",
+        "polls_the_webhook",
+        "works_in_the_handler",
+        "lists_directories",
+        "copies_each_time",
+        "adds_consumers",
+        "streaming_stack",
+        "row_by_row",
+        "polls_devices",
+        "tight_loop",
+        "reads_by_timestamp",
+        "whole_copies",
+        "stream_processor",
+        "bulk_load",
+    }
+)
+"""What the two guardrails look for: where a text holds none of the words, they need not be asked."""
+
+
+# --- the label -------------------------------------------------------------------------------------------
+
+
+def label_fit(answered: Answered) -> Score | None:
+    """1 when the policy's label is one that the case accepts. It judges the policy and not the answer."""
+    if not answered.case.acceptable_labels:
+        return None
+    allowed = " or ".join(answered.case.acceptable_labels)
+    if answered.label is None:
+        return Score(0.0, "", f"no label; right: {allowed}")
+    right = answered.label.value in answered.case.acceptable_labels
+    return Score(float(right), answered.label.value, f"right: {allowed}")
+
+
+def label_consistent(answered: Answered) -> Score | None:
+    """1 when the text claims no other severity or priority than the rules gave. None where there is no label.
+
+    As for the guardrails, what is denied ("not a HIGH priority"), ranks a piece of work ("low-priority jobs") or names
+    the worst level known of a label that is UNKNOWN is no such claim.
     """
-    if not _WORD.search(answered.text):
-        return _nothing_said()
-    strange = strange_figures(answered.text, set(_known_figures(answered)))
+    label = answered.label
+    if label is None:
+        return None
+    for claim in claims(label, answered.text):
+        if not (claim.negated or claim.ranks_work or claim.level == label.at_least):
+            return Score(0.0, claim.words, f"claims {claim.words!r}; the rules gave {label.value}")
+    return Score(1.0, "", f"nothing contradicts {label.value}")
+
+
+def urgency_calibrated(answered: Answered) -> Score | None:
+    """0 for alarm where the label is LOW or NORMAL, and for doing nothing where it is HIGH or CRITICAL.
+
+    MEDIUM and UNKNOWN leave both open, and get no score unless the worst level known is one of the four. A condition
+    takes alarm back ("act at once if it fills up"), but does not excuse doing nothing about what is grave.
+    """
+    level = answered.label.worst_known if answered.label else None
+    if level in ("LOW", "NORMAL"):
+        words = advised(answered, "urgent_advice") or advised(answered, "urgent")
+        return Score(
+            0.0 if words else 1.0, words or "", f"urgent words where the rules gave {level}" if words else "calm"
+        )
+    if level in ("HIGH", "CRITICAL"):
+        words = advised(answered, "does_nothing") or advised(answered, "no_action")
+        return _absent(words, f"no action where the rules gave {level}")
+    return None
+
+
+# --- what has to be said, and what must not be -----------------------------------------------------------
+
+
+def required_points(answered: Answered) -> Score | None:
+    """Share of the case's required concepts that the text recommends. None where the case requires none."""
+    required = answered.case.required
+    if not required:
+        return None
+    said = {concept: words for concept in required if (words := recommended(answered, concept))}
+    missing = [concept for concept in required if concept not in said]
+    saw = ", ".join(f"{concept}: {words}" for concept, words in said.items())
+    explanation = f"missing: {', '.join(missing)}" if missing else "every required point is there"
+    return Score(1 - len(missing) / len(required), saw, explanation)
+
+
+def forbidden_points(answered: Answered) -> Score | None:
+    """1 when the text recommends none of the case's forbidden concepts. None where the case forbids none.
+
+    What is negated, set aside ("Kafka is overkill") or put under a condition is not recommended.
+    """
+    forbidden = answered.case.forbidden
+    if not forbidden:
+        return None
+    said = [f"{concept}: {words}" for concept in forbidden if (words := advised(answered, concept))]
+    saw = "; ".join(said)
+    return Score(
+        0.0 if said else 1.0, saw, f"recommends what this case forbids: {saw}" if said else "nothing forbidden"
+    )
+
+
+def grounded(answered: Answered) -> Score:
+    """1 when every figure in the text was given or follows from what was given (agents/figures.py says which do)."""
+    allowed = answered.question.allowed_figures
+    # Most answers hold no strange figure at all; only then is it asked which are part of a name (HTTP 429, QoS 1).
+    strange = strange_figures(answered.text, allowed) and strange_figures(claiming(answered.text), allowed)
     if strange:
         shown = ", ".join(f"{figure:g}" for figure in strange[:5])
-        return Score(value=0.0, saw=shown, explanation=f"not in the input and not derived from it: {shown}")
-    wrong = _other_label(answered)
-    if wrong:
-        claimed = answered.label.value if answered.label else "none"
-        return Score(value=0.0, saw=wrong, explanation=f"claims {wrong!r}; the rules gave {claimed}")
-    return Score(value=1.0, saw="", explanation="no figure or label contradicts the input")
-
-
-def required_points(answered: Answered) -> Score:
-    """Share of the case's required concepts that the text mentions; a right ingestion mode is one of them."""
-    if not _WORD.search(answered.text):
-        return _nothing_said()
-    found = {concept: mention(answered.text, concept) for concept in answered.case.required}
-    points: dict[str, str | None] = dict(found)
-    if answered.case.acceptable_modes:
-        mode = _mode(answered)
-        points["mode"] = mode if mode in {str(one) for one in answered.case.acceptable_modes} else None
-    missing = [concept for concept, words in points.items() if words is None]
-    saw = ", ".join(f"{concept}: {words}" for concept, words in points.items() if words)
-    explanation = f"missing: {', '.join(missing)}" if missing else "every required point is there"
-    return Score(value=1 - len(missing) / len(points) if points else 1.0, saw=saw, explanation=explanation)
-
-
-def forbidden_points(answered: Answered) -> Score:
-    """1 when the text recommends none of the case's forbidden concepts and no unacceptable mode."""
-    if not _WORD.search(answered.text):
-        return _nothing_said()
-    said = [f"{concept}: {words}" for concept in answered.case.forbidden if (words := mention(answered.text, concept))]
-    mode = _mode(answered)
-    if mode in {str(one) for one in answered.case.unacceptable_modes}:
-        said.append(f"mode: {mode}")
-    explanation = f"recommends what this case forbids: {'; '.join(said)}" if said else "nothing forbidden"
-    return Score(value=0.0 if said else 1.0, saw="; ".join(said), explanation=explanation)
+        return Score(0.0, shown, f"not in the input and not derived from it: {shown}")
+    return Score(1.0, "", "no figure but what is given or follows")
 
 
 SCORERS: dict[str, Scorer] = {
-    scorer.__name__: scorer for scorer in (schema_valid, facts_consistent, required_points, forbidden_points)
+    scorer.__name__: scorer
+    for scorer in (
+        schema_valid,
+        not_truncated,
+        mode_fit,
+        tool_fit,
+        label_fit,
+        label_consistent,
+        urgency_calibrated,
+        required_points,
+        forbidden_points,
+        grounded,
+        specific,
+    )
 }
 """Name in tables and metrics to scorer. To add one: write the function, add it here, test it both ways."""
 
+SCORER_NAMES = (*SCORERS, "headline")
+"""The order of scorers in tables; the headline score (evals/headline.py) is worked out from the others."""
+
+JUDGES_THE_POLICY = frozenset({"label_fit"})
+"""Scorers that tell of the policy's rules; all others tell of the answer. They are not in the headline."""
+
 
 def score_all(answered: Answered) -> dict[str, Score]:
-    """Every scorer's word on one answer."""
-    return {name: scorer(answered) for name, scorer in SCORERS.items()}
+    """The word of every scorer that has something to say of this answer, in the order of SCORER_NAMES."""
+    found = {name: score for name, scorer in SCORERS.items() if (score := scorer(answered))}
+    if answered.silence:
+        nothing = Score(0.0, "", answered.silence)
+        found = {name: score if name in JUDGES_THE_POLICY else nothing for name, score in found.items()}
+    found["headline"] = headline(found)
+    return found
 
 
-_WORD = re.compile(r"\w")
+# --- how the text is read --------------------------------------------------------------------------------
+
+_ENDS = tuple(".!?)]\"'\u2019\u201d")
+_HANGING_SIGNS = tuple(",:;([-")
+_HANGING_WORDS = frozenset({"and", "or", "the", "a", "an", "because", "than", "with", "of", "to", "by"})
 
 
-def _nothing_said() -> Score:
-    return Score(value=0.0, saw="", explanation="the answer is empty")
+def _cut_off(answered: Answered) -> Iterator[str]:
+    """The sentences that break off; of an answer that does not fit the schema, the whole if its JSON has no end."""
+    if isinstance(answered.read, ValidationError):
+        if "EOF" in answered.read.errors(include_url=False)[0]["msg"]:
+            yield answered.raw
+        return
+    bounds = (SUMMARY_CHARACTERS[answered.form], *[ACTION_CHARACTERS[answered.form]] * (len(answered.sentences) - 1))
+    for sentence, bound in zip(answered.sentences, bounds, strict=True):
+        said = sentence.rstrip()
+        cut_at_bound = len(sentence) >= bound and not said.endswith(_ENDS)
+        if cut_at_bound or said.endswith(_HANGING_SIGNS) or said.rpartition(" ")[2].lower() in _HANGING_WORDS:
+            yield sentence
 
 
-def _mode(answered: Answered) -> str | None:
-    parsed = answered.recommendation
-    return parsed.mode.value if parsed and parsed.mode else None
+def _absent(words: str | None, why: str) -> Score:
+    """1 where there are no such words, else 0 for the reason told."""
+    return Score(0.0, words, why) if words else Score(1.0, "", "no such words")
 
 
-def _known_figures(answered: Answered) -> Iterator[float]:
-    yield from given_figures(answered.case.stage, answered.case.spec, answered.label)
-    for concept in answered.case.required:
-        for phrase in phrases()[concept]:
-            yield from figures(phrase)
-
-
-def _other_label(answered: Answered) -> str | None:
-    """A phrase such as "severity is HIGH" or "HIGH priority" that names another level than the rules gave."""
-    if not answered.label:
-        return None
-    return next((claim.words for claim in claims(answered.label, answered.text)), None)
+def _as_recommendation(answered: Answered) -> Recommendation:
+    """What guardrails can read, also where the answer does not fit the schema."""
+    read = answered.recommendation
+    return read or Recommendation(summary=answered.text, actions=(), mode=answered.mode)

@@ -1,83 +1,116 @@
-"""The suite file: which prompt variants run on which cases; checked whole before the first call."""
+"""The suite file: which prompts, models, samplings, policies and guardrails are compared, on which cases."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from agents.files import load_yaml_model
-from agents.policy import DEFAULT_POLICY, Policy, load_policy
-from agents.prompt import PromptVariant, load_prompt
-from agents.requests import StageRequest, labels_for, stage_request
+from agents.guardrails import GuardrailMode
+from agents.policy import DEFAULT_POLICY
+from agents.prompt import PromptVariant
 from agents.schema import Name, Strict
-from console import BadInput
-from evals.case import Case, load_cases
-from evals.generate import generate
+from console import shorten
+from evals.gate_rules import GateRules
+
+AS_PROMPT = "as prompt"
+"""The sampling that changes nothing: each prompt's own."""
+
+
+class SuiteModel(Strict):
+    """A model to ask, where it is served."""
+
+    name: Name
+    """What tables call it."""
+    base_url: Name | None = None
+    """Its endpoint; None for the one that is found without a suite."""
+    model: Name | None = None
+    """The id it is served under; None for the first one there."""
+
+
+class SamplingChange(Strict):
+    """What to change in every prompt's own sampling; None leaves the prompt's value."""
+
+    name: Name
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    seed: int | None = None
+    constrained: bool | None = None
+    """False: the answer's schema is not enforced by the engine."""
+
+    def applied(self, prompt: PromptVariant) -> PromptVariant:
+        """The prompt with this sampling in it."""
+        changes = self.model_dump(exclude={"name", "constrained"}, exclude_none=True)
+        held = prompt.constrained if self.constrained is None else self.constrained
+        sampling = prompt.sampling.model_copy(update=changes)
+        return prompt.model_copy(update={"sampling": sampling, "constrained": held})
 
 
 class CaseSet(Strict):
-    """Cases: generated (`count` and `seed`) or the user's own (`file`)."""
+    """Cases: the curated ones, generated ones (`count` and `seed`), or the user's own (`file`)."""
 
-    count: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    curated: bool = False
+    count: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     seed: int = 0
     file: Name | None = None
     """JSONL, relative to the suite file."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if (self.count is None) == (self.file is None):
-            raise ValueError("give either count (and seed) or file")
+        if self.curated + (self.count is not None) + (self.file is not None) != 1:
+            raise ValueError("give one of curated: true, count (and seed), or file")
         return self
+
+
+class Metamorphic(Strict):
+    """Cases changed in a way that must not change the advice (evals/metamorphic.py)."""
+
+    relations: Literal["all"] | Annotated[list[Name], Field(min_length=1)] = "all"
+    cases: Annotated[int, Field(ge=1)] = 30
+    """How many cases each relation is tried on."""
+
+
+def _guardrails(value: object) -> object:
+    """YAML reads a bare `off` as false."""
+    return GuardrailMode.OFF.value if value is False else value
+
+
+Guardrails = Annotated[GuardrailMode, Field(strict=False), BeforeValidator(_guardrails)]
 
 
 class Suite(Strict):
-    """One evaluation: every prompt on every case."""
+    """One evaluation: every combination of the axes on every case, `repeats` times."""
 
     name: Name
     prompts: Annotated[list[Name], Field(min_length=1)]
-    cases: CaseSet
-    policy: Name = DEFAULT_POLICY
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Requests in flight at once: enough to keep the engine's batch full."""
-    timeout_s: Annotated[float, Field(gt=0)] = 300.0
-
-    @model_validator(mode="after")
-    def _no_prompt_twice(self) -> Self:
-        if len(set(self.prompts)) != len(self.prompts):
-            raise ValueError("prompts: a prompt stands twice")
-        return self
-
-
-class Plan(Strict):
-    """A suite with everything it names loaded."""
-
-    suite: Suite
-    variants: tuple[PromptVariant, ...]
-    policy: Policy
-    cases: tuple[Case, ...]
-
-    def request(self, variant: PromptVariant, case: Case, model: str) -> StageRequest:
-        """What is sent for one case under one variant."""
-        return stage_request(case.stage, case.spec, variant, labels_for(case.spec, self.policy), model)
-
-
-def load_plan(path: Path) -> Plan:
-    """Load a suite and all it names, and render every prompt on every case. Raises BadInput."""
-    suite = load_yaml_model(path, Suite)
-    wanted = suite.cases
-    cases = load_cases(path.parent / wanted.file) if wanted.file else generate(wanted.count or 0, wanted.seed)
-    plan = Plan(
-        suite=suite,
-        variants=tuple(load_prompt(name) for name in suite.prompts),
-        policy=load_policy(suite.policy),
-        cases=tuple(cases),
+    """Names, or paths of YAML files."""
+    models: Annotated[list[SuiteModel], Field(min_length=1)] | None = None
+    """None: the one endpoint that --base-url, OPENAI_BASE_URL or `serving start` names."""
+    sampling: Annotated[list[SamplingChange], Field(min_length=1)] = Field(
+        default_factory=lambda: [SamplingChange(name=AS_PROMPT)]
     )
-    names = [variant.name for variant in plan.variants]
-    if len(set(names)) != len(names):
-        raise BadInput(f"{path}: prompts: two files name their variant alike; names must differ")
-    for variant in plan.variants:
-        for case in plan.cases:
-            plan.request(variant, case, "check")
-    return plan
+    policies: Annotated[list[Name], Field(min_length=1)] = Field(default_factory=lambda: [DEFAULT_POLICY])
+    guardrails: Annotated[list[Guardrails], Field(min_length=1)] = Field(default_factory=lambda: [GuardrailMode.OFF])
+    """off: what is scored is the model's own answer; nothing is held back or replaced."""
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Samples of each case under each variant; the seed of repeat r is the prompt's plus r."""
+    cases: CaseSet
+    metamorphic: Metamorphic | None = None
+    baseline: Name | None = None
+    """The variant that the others are compared with; None for the first."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Requests in flight at each model: enough to keep the engine's batch full."""
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    max_retries: Annotated[int, Field(ge=0, le=20)] = 2
+    gate: GateRules | None = None
+
+    @field_validator("prompts", "models", "sampling", "policies", "guardrails")
+    @classmethod
+    def _none_twice(cls, values: Sequence[Any] | None) -> Sequence[Any] | None:
+        names = [str(getattr(value, "name", value)) for value in values or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{shorten(twice, 80)!r} stands twice")
+        return values

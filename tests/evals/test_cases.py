@@ -1,4 +1,4 @@
-"""Cases: made from the oracle table by seed, agreeing with its labels, and read back as they were written."""
+"""Case files: read back as they were written, refused with file, line and field; and the curated cases."""
 
 from __future__ import annotations
 
@@ -7,87 +7,53 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from agents.lexicon import lexicon
 from agents.policy import load_policy
 from agents.requests import labels_for
 from agents.schema import Stage
 from console import BadInput
-from evals.case import Case, dump_cases, load_cases
-from evals.generate import ROWS, generate
+from evals.case import CURATED, Case, curated_cases, dump_cases, load_cases
+from evals.generate import ROUND, generate
 
 STANDARD = load_policy("standard")
-
-ORACLE_LABELS = {17: "LOW", 18: "LOW", 20: "HIGH", 23: "UNKNOWN", 32: "NORMAL", 33: "HIGH", 34: "NORMAL"}
-"""Row of the oracle table to the label it must get under policy standard."""
-
 LINE = dump_cases(generate(1, 0)).strip()
 
 
-# --- generating ------------------------------------------------------------------------------------------
+# --- the curated cases -----------------------------------------------------------------------------------
 
 
-def test_at_least_twelve_rows_of_the_oracle_table_are_made_into_cases() -> None:
-    assert len({row.number for row in ROWS}) == len(ROWS) >= 12
+def test_the_curated_cases_hold_every_row_stage_and_difficulty() -> None:
+    cases = curated_cases()
+    assert len(cases) >= 60
+    assert {case.row for case in cases} == set(range(1, 35))
+    counted = Counter((case.stage, case.difficulty) for case in cases)
+    assert len(counted) == 9
+    assert min(counted.values()) >= 5
 
 
-@settings(max_examples=25, deadline=None)
-@given(count=st.integers(1, 60), seed=st.integers(-(2**40), 2**40))
-def test_the_same_seed_gives_the_same_bytes(count: int, seed: int) -> None:
-    assert dump_cases(generate(count, seed)) == dump_cases(generate(count, seed))
+def test_the_curated_cases_hold_near_misses_of_every_stage() -> None:
+    pairs = Counter(case.stage for case in curated_cases() if case.pair)
+    assert sum(pairs.values()) >= 2 * 12
+    assert set(pairs) == set(Stage)
 
 
-def test_another_seed_gives_other_cases_of_the_same_rows() -> None:
-    first, second = generate(len(ROWS), 1), generate(len(ROWS), 2)
-    assert [case.row for case in first] == [case.row for case in second]
-    assert dump_cases(first) != dump_cases(second)
+def test_each_curated_case_is_described_in_its_own_words_except_for_its_near_miss() -> None:
+    cases = curated_cases()
+    told = Counter(case.spec.source.description for case in cases if case.pair is None)
+    del told[None]
+    assert {text for text, times in told.items() if times > 1} <= {"There is no webhook."}
+    assert len({case.spec.id for case in cases}) == len(cases) - sum(case.pair is not None for case in cases) / 2
 
 
-def test_asking_for_more_cases_keeps_the_earlier_ones() -> None:
-    assert generate(100, 7)[:24] == generate(24, 7)
+@pytest.mark.parametrize("case", curated_cases(), ids=lambda case: case.id)
+def test_a_curated_case_is_labelled_as_the_oracle_says(case: Case) -> None:
+    label = labels_for(case.spec, STANDARD)[case.stage]
+    assert (label.value if label else None) in (case.acceptable_labels or (None,))
+    assert bool(case.acceptable_labels) == (label is not None)
 
 
-def test_the_generator_has_not_changed_since_results_were_kept() -> None:
-    """A change here makes stored results of the same suite incomparable: note it in the CHANGELOG."""
-    case = generate(1, 7)[0]
-    assert (case.id, case.row, case.stage) == ("r01-0000", 1, Stage.INGESTION)
-
-
-def test_rows_come_in_turn_so_that_each_has_its_share() -> None:
-    counts = Counter(case.row for case in generate(3 * len(ROWS), 0))
-    assert set(counts.values()) == {3}
-
-
-def test_case_ids_differ() -> None:
-    assert len({case.id for case in generate(500, 0)}) == 500
-
-
-@pytest.mark.parametrize("row", ORACLE_LABELS)
-def test_a_rows_cases_get_the_label_that_the_oracle_table_gives(row: int) -> None:
-    cases = [case for case in generate(40 * len(ROWS), 3) if case.row == row]
-    labels = [labels_for(case.spec, STANDARD)[case.stage] for case in cases]
-    assert {label.value for label in labels if label} == {ORACLE_LABELS[row]}
-    assert len(labels) == 40
-
-
-def test_every_row_with_a_label_is_checked_above() -> None:
-    assert {row.number for row in ROWS if row.stage is not Stage.INGESTION} == set(ORACLE_LABELS)
-
-
-def test_every_concept_is_in_the_lexicon() -> None:
-    wanted = {concept for row in ROWS for concept in (*row.required, *row.forbidden)}
-    assert wanted <= set(lexicon())
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"row {row.number}")
-def test_no_row_contradicts_itself(row: object) -> None:
-    case = next(case for case in generate(len(ROWS), 0) if case.row == getattr(row, "number", None))
-    assert not set(case.acceptable_modes) & set(case.unacceptable_modes)
-    assert not set(case.required) & set(case.forbidden)
-    assert bool(case.acceptable_modes) == (case.stage is Stage.INGESTION)
-    assert case.acceptable_modes or case.required
+def test_the_curated_file_is_written_as_we_write_cases() -> None:
+    assert CURATED.read_text("utf8") == dump_cases(curated_cases())
 
 
 # --- files -----------------------------------------------------------------------------------------------
@@ -95,9 +61,15 @@ def test_no_row_contradicts_itself(row: object) -> None:
 
 def test_cases_come_back_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
-    cases = generate(2 * len(ROWS), 5)
+    cases = generate(3 * ROUND, 5)
     path.write_text(dump_cases(cases), "utf8")
     assert load_cases(path) == cases
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_case(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_text(LINE, "utf-8-sig")
+    assert [case.id for case in load_cases(path)] == [json.loads(LINE)["id"]]
 
 
 def test_a_line_separator_inside_a_case_ends_no_line(tmp_path: Path) -> None:
@@ -108,7 +80,9 @@ def test_a_line_separator_inside_a_case_ends_no_line(tmp_path: Path) -> None:
 
 
 def changed(**changes: object) -> str:
-    return json.dumps({**json.loads(LINE), "id": "other", **changes})
+    """The line with fields changed; None takes one out."""
+    fields = {**json.loads(LINE), "id": "other", **changes}
+    return json.dumps({name: value for name, value in fields.items() if value is not None})
 
 
 @pytest.mark.parametrize(
@@ -116,12 +90,18 @@ def changed(**changes: object) -> str:
     [
         ("", ": holds no case"),
         ("\n\n", ": holds no case"),
-        (f"{LINE}\n\n{LINE}\n", ":3: id: 'r01-0000' stands twice; ids must differ"),
+        (f"{LINE}\n\n{LINE}\n", ":3: id: 'r01-0000' stands in line 1 too; ids must differ"),
         (f"{LINE}\n{{\n", ":2: entry: found '{'; invalid JSON: "),
         (f"{LINE}\n{changed(row=99)}\n", ":2: row: found 99; input should be less than or equal to 34"),
         (f"{LINE}\n{changed(stage='cooking')}\n", ":2: stage: found 'cooking'; input should be 'ingestion', 'quality'"),
-        (f"{LINE}\n{changed(weight=1)}\n", ":2: unknown key 'weight'; allowed: id, row, source, stage, spec,"),
+        (f"{LINE}\n{changed(weight=1)}\n", ":2: unknown key 'weight'; allowed: id, row, family, source, stage, spec,"),
         (f"{LINE}\n{changed(spec={'id': 'a'})}\n", ":2: spec.source: is missing"),
+        (f"{LINE}\n{changed(difficulty='odd')}\n", ":2: difficulty: found 'odd'; input should be 'easy', 'medium' or"),
+        (f"{LINE}\n{changed(family=None)}\n", ":2: family: is missing; family names the cases that are related"),
+        (f"{LINE}\n{changed(pair='gone')}\n", ":2: pair: found 'gone'; must be the id of another case in this file"),
+        (f"{LINE}\n{changed(pair='other')}\n", ":2: pair: found 'other'; must be the id of another case in this file"),
+        (f"{LINE}\n{changed(pair='r01-0000')}\n", ":2: pair: 'r01-0000' names none as its own pair; two cases of"),
+        (f"{changed(of='gone')}\n{LINE}\n", ":1: of: found 'gone'; must be the id of another case in this file"),
     ],
 )
 def test_a_wrong_case_file_gets_one_line_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -131,6 +111,22 @@ def test_a_wrong_case_file_gets_one_line_with_file_and_line(tmp_path: Path, text
         load_cases(path)
     assert str(refused.value).startswith(f"{path}{message}")
     assert "\n" not in str(refused.value)
+
+
+def test_two_cases_may_not_share_one_near_miss(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    lines = [changed(id="a", pair="b"), changed(id="b", pair="a"), changed(id="c", pair="b")]
+    path.write_text("\n".join(lines))
+    with pytest.raises(
+        BadInput, match=r":3: pair: 'b' names 'a' as its own pair; two cases of a pair name each other$"
+    ):
+        load_cases(path)
+
+
+def test_a_case_of_ones_own_needs_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_text(changed(row=None, family="checkout"))
+    assert [(case.row, case.family) for case in load_cases(path)] == [(None, "checkout")]
 
 
 def test_a_case_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
@@ -144,14 +140,14 @@ def test_a_case_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 
 def test_a_case_needs_neither_modes_nor_points() -> None:
-    bare = {key: value for key, value in json.loads(LINE).items() if key in {"id", "row", "source", "stage", "spec"}}
+    needed = {"id", "family", "source", "stage", "spec"}
+    bare = {key: value for key, value in json.loads(LINE).items() if key in needed}
     case = Case.model_validate_json(json.dumps(bare))
     assert (case.acceptable_modes, case.required, case.forbidden) == ((), (), ())
 
 
 def test_a_concept_the_lexicon_does_not_hold_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
-    case = generate(1, 0)[0].model_dump(mode="json") | {"required": ["cursor", "telepathy"]}
     file = tmp_path / "cases.jsonl"
-    file.write_text(json.dumps(case) + "\n")
+    file.write_text(changed(required=["cursor", "telepathy"]) + "\n")
     with pytest.raises(BadInput, match=r"cases\.jsonl:1: required: concept 'telepathy' is not in lexicon\.yaml"):
         load_cases(file)

@@ -1,39 +1,32 @@
-"""`python -m evals`, end to end on the simulator: what is printed, what MLflow holds, and how it exits."""
+"""`python -m evals` generate, run and rescore, end to end on the simulator: what they print, write and exit with."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents.client import make_client
 from console import BadInput, CannotJudge
 from evals import __main__ as command
 from evals.case import load_cases
 from evals.generate import generate
-from evals.scorers import SCORERS
+from evals.scorers import SCORER_NAMES
 from serving.simulator import Fault
+from tests.evals.small_runs import CASES, FAST, write_suite
 
 KEY = "sk-secret-123"
-CASES = 19
-SUITE = f"name: small\nprompts: [plain, grounded]\ncases: {{count: {CASES}, seed: 3}}\n"
 Start = Callable[..., str]
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder with a suite and an MLflow store; making the store takes seconds, so tests share it."""
+    """An MLflow store; making one takes seconds, so tests share it."""
 
     folder: Path
-
-    @property
-    def suite(self) -> Path:
-        return self.folder / "suite.yaml"
 
     @property
     def uri(self) -> str:
@@ -42,16 +35,15 @@ class Store:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store(tmp_path_factory.mktemp("evals"))
-    made.suite.write_text(SUITE)
-    return made
+    return Store(tmp_path_factory.mktemp("store"))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A working folder from which no endpoint is known."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     return tmp_path
 
@@ -60,118 +52,177 @@ def here(*args: str) -> None:
     command.app(list(args), standalone_mode=False)
 
 
-def client(store: Store) -> Any:
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri=store.uri)
-
-
-# --- end to end ------------------------------------------------------------------------------------------
+# --- run -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_suite_becomes_one_mlflow_run_per_prompt_with_all_that_was_asked(
-    start_simulator: Start,
-    store: Store,
-    alone: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    base_url = start_simulator(ttft_ms=0, itl_ms=0)
-    out = store.folder / "right"
-    here("run", str(store.suite), "--base-url", base_url, "--json", "--out", str(out))
-    told = capsys.readouterr()
-    document = json.loads(told.out)
-    assert (document["simulated"], document["cases"], document["policy"]) == (True, CASES, "standard")
-    assert [variant["prompt"] for variant in document["variants"]] == ["plain", "grounded"]
-    assert len((out / "samples.jsonl").read_text().splitlines()) == 2 * CASES
-    assert KEY not in told.out + told.err + (out / "samples.jsonl").read_text()
-    assert list(alone.iterdir()) == []  # nothing strays into the working folder
-
-    mlflow = client(store)
-    for variant in document["variants"]:
-        run = mlflow.get_run(variant["mlflow_run_id"])
-        assert (run.info.run_name, run.info.status) == (f"small/{variant['prompt']}", "FINISHED")
-        assert (run.data.tags["simulated"], run.data.tags["kind"]) == ("true", "evaluation")
-        assert {"git_sha", "hardware", "python"} <= set(run.data.tags)
-        params = run.data.params
-        assert (params["prompt"], params["cases"], params["cases_seed"]) == (variant["prompt"], str(CASES), "3")
-        assert (params["model"], params["endpoint"], params["policy"]) == ("plumbline-simulator", base_url, "standard")
-        assert {"prompt_digest", "cases_digest", "sampling_temperature", "sampling_seed"} <= set(params)
-        assert run.data.metrics["samples_scored"] == CASES
-        for name in SCORERS:
-            told, metrics = variant["scores"][name], run.data.metrics
-            assert metrics[f"{name}_mean"] == told["mean"]
-            assert [metrics[f"{name}_ci95_low"], metrics[f"{name}_ci95_high"]] == told["ci95"]
-        artifacts = {file.path for file in mlflow.list_artifacts(run.info.run_id)}
-        assert {"samples.json", "prompt.json", "cases.jsonl"} <= artifacts
-        samples = json.loads(Path(mlflow.download_artifacts(run.info.run_id, "samples.json")).read_text())
-        assert len(samples["data"]) == CASES
-        assert {"messages", "answer", "error", *SCORERS} <= set(samples["columns"])
-        prompt = json.loads(Path(mlflow.download_artifacts(run.info.run_id, "prompt.json")).read_text())
-        assert prompt["name"] == variant["prompt"]
-        assert load_cases(Path(mlflow.download_artifacts(run.info.run_id, "cases.jsonl"))) == generate(CASES, 3)
-
-
-@pytest.mark.slow
-def test_an_endpoint_that_fails_exits_3_and_every_sample_is_an_unscored_row(
+def test_a_suite_becomes_a_folder_and_one_mlflow_run_per_variant(
     start_simulator: Start, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("evals.runner.make_client", partial(make_client, max_retries=0))
-    suite, out = store.folder / "tiny.yaml", store.folder / "failed"
-    suite.write_text("name: tiny\nprompts: [plain]\ncases: {count: 2}\n")
-    with pytest.raises(CannotJudge) as failed:
-        here("run", str(suite), "--base-url", start_simulator(fault=Fault.HTTP_500), "--out", str(out))
-    assert failed.value.exit_code == 3
-    assert str(failed.value).startswith("2 of 2 samples got no answer; first: the endpoint answered HTTP 500: ")
+    url = start_simulator(**FAST)
+    here("run", str(write_suite(Path("suite.yaml"))), "--base-url", url, "--json", "--out", "right")
     told = capsys.readouterr()
-    assert told.out == ""
-    assert "SIMULATOR" in told.err
-    assert "unscored" in told.err
-    assert KEY not in told.err
-    rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
-    assert [(bool(row["error"]), row["scores"]) for row in rows] == [(True, {}), (True, {})]
-
-    [run] = [run for run in runs(store) if run.info.run_name == "tiny/plain"]
-    assert run.data.metrics == {"samples": 2, "samples_scored": 0, "samples_errored": 2}
-
-
-def runs(store: Store) -> list[Any]:
-    mlflow = client(store)
-    experiment = mlflow.get_experiment_by_name("plumbline-evals")
-    return list(mlflow.search_runs([experiment.experiment_id])) if experiment else []
-
-
-# --- without a run ---------------------------------------------------------------------------------------
+    document = json.loads(told.out)
+    assert (document["simulated"], document["cases"], document["samples"]) == (True, CASES, 2 * CASES)
+    assert [variant["name"] for variant in document["variants"]] == ["plain", "grounded"]
+    assert document["results"] == json.loads(Path("right/results.json").read_text())
+    assert Path(document["report"]).is_file()
+    assert len(Path("right/samples.jsonl").read_text().splitlines()) == 2 * CASES
+    for variant in document["variants"]:
+        run = mlflow_run(store, variant["mlflow_run_id"])
+        assert (run.info.status, run.data.tags["simulated"]) == ("FINISHED", "true")
+        assert run.data.params["prompt"] == variant["prompt"]
+    kept = b"".join(file.read_bytes() for file in Path("right").iterdir())
+    assert KEY not in told.out + told.err
+    assert KEY.encode() not in kept
+    assert sorted(path.name for path in Path().iterdir()) == ["right", "suite.yaml"]  # nothing strays
 
 
-def test_no_endpoint_is_told_before_anything_is_written(alone: Path) -> None:
-    Path("suite.yaml").write_text(SUITE)
+def mlflow_run(store: Store, run_id: str) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=store.uri).get_run(run_id)
+
+
+def test_a_run_prints_its_leaderboard_and_where_the_report_is(
+    start_simulator: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here(
+        "run", str(write_suite(Path("suite.yaml"))), "--base-url", start_simulator(**FAST), "--out", "a", "--no-mlflow"
+    )
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "SIMULATOR" in err
+    assert "12 samples asked = 12 scored + 0 errored" in err
+    assert "report: a/report.html" in err
+    assert all(name in err for name in ("plain", "grounded"))
+
+
+def test_samples_without_an_answer_are_rows_and_exit_3(
+    start_simulator: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = start_simulator(**FAST, fault=Fault.HTTP_500, fault_first=2)
+    suite = write_suite(Path("suite.yaml"), max_retries=0)
+    with pytest.raises(CannotJudge) as failed:
+        here("run", str(suite), "--base-url", url, "--out", "a", "--no-mlflow")
+    assert failed.value.exit_code == 3
+    assert str(failed.value).startswith("2 of 12 samples got no answer; first: the endpoint answered HTTP 500: ")
+    assert str(failed.value).endswith("; ask them again: python -m evals run --resume --out a")
+    assert "12 samples asked = 10 scored + 2 errored" in capsys.readouterr().err
+    here("run", "--resume", "--out", "a", "--no-mlflow")  # the storm is over
+    assert "12 samples asked = 12 scored + 0 errored" in capsys.readouterr().err
+    assert len(Path("a/samples.jsonl").read_text().splitlines()) == 12
+
+
+def test_a_dry_run_prints_the_matrix_and_asks_nothing(
+    start_simulator: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here("run", str(write_suite(Path("suite.yaml"), repeats=3)), "--base-url", start_simulator(), "--dry-run")
+    err = capsys.readouterr().err
+    assert "36 samples = 2 variants x 6 cases x 3 repeats" in err
+    assert "plain (baseline)" in err
+    assert [path.name for path in Path().iterdir()] == ["suite.yaml"]
+
+
+@pytest.mark.slow
+def test_a_cache_answers_the_second_run(start_simulator: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    url, suite = start_simulator(**FAST), str(write_suite(Path("suite.yaml")))
+    for name, cached in (("a", 0), ("b", 2 * CASES)):
+        here("run", suite, "--base-url", url, "--out", name, "--cache", "cache.db", "--no-mlflow", "--json")
+        assert json.loads(capsys.readouterr().out)["answers_from_cache"] == cached
+    for name in ("scores.jsonl", "results.json", "report.html"):
+        assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
+
+
+def test_no_endpoint_is_told_before_anything_is_written() -> None:
+    suite = write_suite(Path("suite.yaml"))
     with pytest.raises(CannotJudge, match="python -m serving start --background"):
-        here("run", "suite.yaml")
-    assert [path.name for path in alone.iterdir()] == ["suite.yaml"]
+        here("run", str(suite))
+    assert [path.name for path in Path().iterdir()] == ["suite.yaml"]
 
 
-def test_a_bad_suite_is_found_before_the_endpoint_is_asked(alone: Path) -> None:
-    Path("suite.yaml").write_text(SUITE.replace("plain", "fancy"))
-    with pytest.raises(BadInput, match=r"^prompt 'fancy' is not known"):
-        here("run", "suite.yaml", "--base-url", "http://127.0.0.1:9/v1")
+def test_a_bad_suite_is_found_before_the_endpoint_is_asked() -> None:
+    suite = write_suite(Path("suite.yaml"), prompts=["fancy"])
+    with pytest.raises(BadInput, match=r"^suite\.yaml: prompt 'fancy' is not known"):
+        here("run", str(suite), "--base-url", "http://127.0.0.1:9/v1")
 
 
-def test_generate_writes_the_same_bytes_for_the_same_seed(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_resumed_run_goes_without_a_suite() -> None:
+    with pytest.raises(BadInput, match=r"^SUITE\.yaml: is missing; only --resume --out FOLDER goes without it$"):
+        here("run", "--out", "a")
+
+
+def test_a_folder_that_cannot_be_made_is_told(start_simulator: Start) -> None:
+    Path("file").write_text("")
+    with pytest.raises(BadInput, match=r"^--out file/run: cannot be written \(Not a directory\)$"):
+        here("run", str(write_suite(Path("suite.yaml"))), "--base-url", start_simulator(), "--out", "file/run")
+
+
+# --- rescore ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_rescore_makes_the_same_bytes_without_an_endpoint(
+    start_simulator: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here(
+        "run", str(write_suite(Path("suite.yaml"))), "--base-url", start_simulator(**FAST), "--out", "a", "--no-mlflow"
+    )
+    names = ("scores.jsonl", "results.json", "report.html")
+    before = {name: Path("a", name).read_bytes() for name in names}
+    for name in names:
+        Path("a", name).unlink()
+    monkeypatch.setattr("serving.endpoint.connect", None)
+    here("rescore", "a", "--json")
+    assert {name: Path("a", name).read_bytes() for name in names} == before
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed["definitions"]) == set(SCORER_NAMES)
+
+
+@pytest.mark.slow
+def test_rescoring_half_a_run_says_what_is_missing(start_simulator: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    here(
+        "run", str(write_suite(Path("suite.yaml"))), "--base-url", start_simulator(**FAST), "--out", "a", "--no-mlflow"
+    )
+    path = Path("a/samples.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:7]))
+    capsys.readouterr()
+    here("rescore", "a")
+    err = capsys.readouterr().err
+    assert "12 samples asked = 7 scored + 0 errored + 5 missing" in err
+    assert "go on by: python -m evals run --resume --out a" in err
+    path.write_bytes(b"")
+    with pytest.raises(CannotJudge, match=r"^a: holds no answer yet; ask by: "):
+        here("rescore", "a")
+
+
+@pytest.mark.slow
+def test_a_judge_is_asked_once_and_kept_beside_the_scores(
+    start_simulator: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = start_simulator(**FAST)
+    here("run", str(write_suite(Path("suite.yaml"))), "--base-url", url, "--out", "a", "--no-mlflow", "--judge", url)
+    assert "judge plumbline-simulator: SIMULATOR, verdicts are made up" in capsys.readouterr().err
+    first = json.loads(Path("a/judge.json").read_text())
+    assert (first["n"], first["reused"]) == (2 * CASES, 0)
+    here("rescore", "a", "--judge", url)
+    assert json.loads(Path("a/judge.json").read_text()) == first | {"reused": 2 * CASES}
+
+
+# --- generate --------------------------------------------------------------------------------------------
+
+
+def test_generate_writes_the_same_bytes_for_the_same_seed(capsys: pytest.CaptureFixture[str]) -> None:
     for out in ("a.jsonl", "b.jsonl"):
         here("generate", "--n", "40", "--seed", "7", "--out", out)
     assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
     assert load_cases(Path("a.jsonl")) == generate(40, 7)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("40 cases from 19 oracle rows in a.jsonl\n")
+    assert err.startswith("40 cases from 3")
 
 
-def test_generate_says_where_it_cannot_write(alone: Path) -> None:
+def test_generate_says_where_it_cannot_write() -> None:
     with pytest.raises(BadInput, match=r"^--out no/a\.jsonl: cannot be written \(No such file or directory\)$"):
         here("generate", "--out", "no/a.jsonl")

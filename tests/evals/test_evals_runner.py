@@ -1,111 +1,202 @@
-"""Running a plan on an endpoint: rows asked are rows scored plus rows errored, whatever the endpoint does."""
+"""Asking: what is sent is what agents send, and every sample has a row, whatever the endpoint does."""
 
 from __future__ import annotations
 
-import asyncio
-import io
-import json
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agents.client import make_client
-from evals.record import metrics, sample_table
-from evals.runner import Sample, estimates, run
-from evals.scorers import SCORERS
-from evals.suite import Plan, load_plan
-from serving.endpoint import connect
+from agents.guardrails import GuardrailMode
+from agents.lean_client import LeanTransport
+from agents.requests import labels_for, stage_request
+from agents.transport import unreachable
+from console import BadInput
+from evals.cache import request_digest
+from evals.plan import Plan
+from evals.runner import GONE_AFTER, order, with_seed
 from serving.simulator import Fault
+from tests.evals.small_runs import CASES, FAST, ask_all, new_run, rows
 
 Start = Callable[..., str]
-FAST = {"ttft_ms": 0, "itl_ms": 0}
-CASES = 19
 
 
-@pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    suite = tmp_path / "suite.yaml"
-    suite.write_text(f"name: small\nprompts: [plain, grounded]\ncases: {{count: {CASES}, seed: 3}}\n")
-    return load_plan(suite)
+def test_every_case_is_asked_once_under_each_variant_and_repeat(tmp_path: Path, start_simulator: Start) -> None:
+    run = new_run(tmp_path, start_simulator(**FAST), repeats=2)
+    asked = ask_all(run)
+    assert (asked.answered, asked.errored) == (2 * 2 * CASES, 0)
+    places = {(row["variant"], row["case_id"], row["repeat"]) for row in rows(run)}
+    assert places == {
+        (variant.name, case.id, repeat) for variant in run.plan.variants for case in run.cases for repeat in (0, 1)
+    }
+    assert {row["index"] for row in rows(run)} == set(range(run.plan.samples))
+    assert all(row["replies"][0]["latency_s"] > 0 for row in rows(run))
 
 
-def ran(plan: Plan, base_url: str) -> tuple[list[Sample], list[Sample]]:
-    """The samples as returned, and as written line by line."""
-    sink = io.StringIO()
-    samples = asyncio.run(run(plan, connect(base_url), sink, lambda _sample: None))
-    return samples, [Sample.model_validate_json(line) for line in sink.getvalue().splitlines()]
-
-
-def test_every_case_is_asked_once_under_each_prompt_and_kept(start_simulator: Start, plan: Plan) -> None:
-    samples, written = ran(plan, start_simulator(**FAST))
-    wanted = [(variant.name, case.id) for variant in plan.variants for case in plan.cases]
-    assert [(sample.variant, sample.case_id) for sample in samples] == wanted
-    assert sorted(written, key=lambda one: (one.variant, one.case_id)) == sorted(
-        samples, key=lambda one: (one.variant, one.case_id)
-    )
-    for sample in samples:
-        assert sample.error is None
-        assert set(sample.scores) == set(SCORERS)
-        assert sample.scores["schema_valid"].value == 1.0
-        assert sample.latency_s is not None
-
-
-def test_the_same_plan_gets_the_same_scores_again(start_simulator: Start, plan: Plan) -> None:
-    first, _ = ran(plan, start_simulator(**FAST))
-    second, _ = ran(plan, start_simulator(**FAST))
-    assert [sample.scores for sample in first] == [sample.scores for sample in second]
-
-
-@pytest.mark.parametrize("fault", [Fault.NONE, Fault.HALF_BODY, Fault.HALF_ANSWER])
-def test_rows_asked_are_rows_scored_plus_rows_errored(start_simulator: Start, plan: Plan, fault: Fault) -> None:
-    plan = plan.model_copy(update={"cases": plan.cases[:2], "variants": plan.variants[:1]})
-    samples, written = ran(plan, start_simulator(**FAST, fault=fault))
-    assert len(samples) == len(written) == 2
-    assert all(bool(sample.scores) != bool(sample.error) for sample in samples)
-
-
-def test_no_answer_is_unscored_and_not_wrong(
-    start_simulator: Start, plan: Plan, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("guardrails", ["off", "warn"])
+def test_what_is_sent_is_what_the_agents_send(
+    tmp_path: Path, start_simulator: Start, monkeypatch: pytest.MonkeyPatch, guardrails: str
 ) -> None:
-    monkeypatch.setattr("evals.runner.make_client", partial(make_client, max_retries=0))
-    plan = plan.model_copy(update={"cases": plan.cases[:2], "variants": plan.variants[:1]})
-    samples, written = ran(plan, start_simulator(fault=Fault.HTTP_500))
-    assert len(written) == 2
-    assert [sample.scores for sample in samples] == [{}, {}]
-    assert all((sample.error or "").startswith("the endpoint answered HTTP 500") for sample in samples)
-    assert estimates(samples) == dict.fromkeys(SCORERS)
-    assert metrics(samples) == {"samples": 2, "samples_scored": 0, "samples_errored": 2}
-    assert len(sample_table(samples)) == 2
+    run = new_run(
+        tmp_path,
+        start_simulator(**FAST),
+        sampling=[{"name": "as prompt"}, {"name": "free", "temperature": 0.5, "seed": 40, "constrained": False}],
+        guardrails=[guardrails],
+        repeats=2,
+    )
+    sent: list[dict[str, Any]] = []
+    real = LeanTransport.send
+
+    async def noted(self: LeanTransport, body: dict[str, Any]) -> bytes:
+        sent.append(body)
+        return await real(self, body)
+
+    monkeypatch.setattr(LeanTransport, "send", noted)
+    ask_all(run)
+    wanted = [
+        stage_request(
+            case.stage,
+            case.spec,
+            with_seed(variant.prompt, repeat),
+            labels_for(case.spec, variant.policy),
+            variant.model.model,
+        ).body
+        for case in run.cases
+        for variant in run.plan.variants
+        for repeat in (0, 1)
+    ]
+    assert sorted(map(repr, sent)) == sorted(map(repr, wanted))
+    assert Counter(body["seed"] for body in sent if "response_format" not in body) == {40: 12, 41: 12}
+    digests = {row["index"]: row["request"] for row in rows(run)}
+    assert [digests[index] for index in range(len(wanted))] == [
+        request_digest(run.plan.variants[0].model, body, index % 2) for index, body in enumerate(wanted)
+    ]
 
 
-def test_half_an_answer_is_an_answer_and_scores_zero_for_its_schema(start_simulator: Start, plan: Plan) -> None:
-    samples, _ = ran(plan, start_simulator(**FAST, fault=Fault.HALF_ANSWER))
-    assert {sample.scores["schema_valid"].value for sample in samples} == {0.0}
-    assert all(sample.error is None and set(sample.scores) == set(SCORERS) for sample in samples)
+def test_a_prompt_that_cannot_be_rendered_after_all_is_a_row(
+    tmp_path: Path, start_simulator: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path, start_simulator(**FAST), prompts=["plain"], guardrails=["off", "warn"])
+
+    def fails(*_: object) -> None:
+        raise BadInput("prompt plain: no such fact")
+
+    monkeypatch.setattr("evals.runner.stage_request", fails)
+    monkeypatch.setattr("agents.agent.stage_request", fails)
+    assert ask_all(run).errored == 2 * CASES
+    assert {(row["error"], row["error_class"], row["request"]) for row in rows(run)} == {
+        ("prompt plain: no such fact", "bad_input", "")
+    }
 
 
-def test_metrics_are_the_means_with_bounds_and_counts(start_simulator: Start, plan: Plan) -> None:
-    samples, _ = ran(plan, start_simulator(**FAST, output_tokens=40))
-    one = [sample for sample in samples if sample.variant == "plain"]
-    found = metrics(one)
-    assert (found["samples"], found["samples_scored"], found["samples_errored"]) == (CASES, CASES, 0)
-    by_hand = sum(sample.scores["required_points"].value for sample in one) / CASES
-    assert found["required_points_mean"] == pytest.approx(by_hand)
-    for name in SCORERS:
-        assert found[f"{name}_n"] == CASES
-        assert found[f"{name}_ci95_low"] <= found[f"{name}_mean"] <= found[f"{name}_ci95_high"]
-    assert found["output_tokens_median"] == 40
+def test_the_order_is_the_same_each_time_and_mixes_the_variants(tmp_path: Path, start_simulator: Start) -> None:
+    plan = new_run(tmp_path, start_simulator(), cases={"count": 60, "seed": 3}).plan
+    first = list(order(plan, "plumbline-simulator", bytearray(plan.samples)))
+    assert first == list(order(plan, "plumbline-simulator", bytearray(plan.samples)))
+    assert sorted(first) == list(range(plan.samples))
+    assert first != sorted(first)
+    earliest = [plan.place(index)[1] for index in first[::2]]  # which variant is asked first about each case
+    assert 15 < sum(earliest) < 45
 
 
-def test_the_table_has_the_prompt_the_answer_and_each_scores_reason(start_simulator: Start, plan: Plan) -> None:
-    samples, _ = ran(plan, start_simulator(**FAST))
-    table = sample_table(samples)
-    assert len(table) == 2 * CASES
-    row = table.iloc[0]
-    assert json.loads(row["messages"])[0]["role"] == "system"
-    assert row["answer"] == samples[0].answer
-    for name in SCORERS:
-        assert row[name] == samples[0].scores[name].value
-        assert row[f"{name}_why"]
+def test_what_is_done_is_not_asked(tmp_path: Path, start_simulator: Start) -> None:
+    run = new_run(tmp_path, start_simulator(**FAST))
+    done = bytearray(run.plan.samples)
+    done[3] = done[7] = 1
+    ask_all(run, done=done)
+    assert {row["index"] for row in rows(run)} == set(range(run.plan.samples)) - {3, 7}
+
+
+def test_models_run_side_by_side_each_on_its_own_endpoint(tmp_path: Path, start_simulator: Start) -> None:
+    urls = {name: start_simulator(**FAST, model=f"{name}-id", seed=seed) for seed, name in enumerate(("a", "b"))}
+    models = [{"name": name, "base_url": url} for name, url in urls.items()]
+    run = new_run(tmp_path, None, prompts=["plain"], models=models)
+    assert ask_all(run).answered == 2 * CASES
+    assert Counter(row["variant"] for row in rows(run)) == {"a": CASES, "b": CASES}
+
+
+def test_a_model_that_is_down_does_not_stop_the_other(tmp_path: Path, start_simulator: Start) -> None:
+    models = [
+        {"name": "up", "base_url": start_simulator(**FAST)},
+        {"name": "down", "base_url": start_simulator(**FAST, fault=Fault.DISCONNECT)},
+    ]
+    count = GONE_AFTER + 30
+    cases = {"count": count, "seed": 3}
+    run = new_run(tmp_path, None, prompts=["plain"], models=models, cases=cases, max_retries=0, concurrency=4)
+    asked = ask_all(run)
+    assert asked.answered == count
+    assert set(asked.gone) == {"down"}
+    assert GONE_AFTER <= asked.errored < GONE_AFTER + 4  # what was in flight came too
+    assert len(rows(run)) == asked.answered + asked.errored
+
+
+@pytest.mark.parametrize("fault", [Fault.HALF_BODY, Fault.HTTP_400, Fault.HTTP_500, Fault.HTTP_429, Fault.DISCONNECT])
+def test_no_answer_is_a_row_with_its_reason(tmp_path: Path, start_simulator: Start, fault: Fault) -> None:
+    run = new_run(tmp_path, start_simulator(**FAST, fault=fault), cases={"count": 2}, max_retries=0)
+    asked = ask_all(run)
+    assert (asked.answered, asked.errored, len(rows(run))) == (0, 4, 4)
+    assert all(row["error"] and row["error_class"] and "replies" not in row for row in rows(run))
+    assert sum(asked.errors.values()) == 4
+
+
+@pytest.mark.parametrize("fault", [Fault.HALF_ANSWER, Fault.WRONG_SCHEMA])
+def test_an_answer_that_does_not_fit_is_an_answer(tmp_path: Path, start_simulator: Start, fault: Fault) -> None:
+    run = new_run(tmp_path, start_simulator(**FAST, fault=fault), cases={"count": 2})
+    assert ask_all(run).answered == 4
+    assert all("error" not in row and row["replies"][0]["text"] for row in rows(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [Fault.HTTP_429, Fault.HTTP_500])
+def test_a_storm_that_ends_costs_tries_and_no_sample(tmp_path: Path, start_simulator: Start, fault: Fault) -> None:
+    url = start_simulator(**FAST, fault=fault, fault_first=8)
+    run = new_run(tmp_path, url, max_retries=6, concurrency=8)
+    assert ask_all(run).answered == run.plan.samples
+    assert len(rows(run)) == run.plan.samples
+    tries = sum(row["replies"][0].get("tries", 1) for row in rows(run))
+    assert tries == run.plan.samples + 8
+
+
+def test_enforced_guardrails_keep_every_answer_and_say_what_the_rules_gave(
+    tmp_path: Path, start_simulator: Start
+) -> None:
+    run = new_run(tmp_path, start_simulator(**FAST, fault=Fault.WRONG_SCHEMA), guardrails=["warn", "enforce"])
+    ask_all(run)
+    for row in rows(run):
+        if row["variant"].endswith("enforce"):
+            assert (row["source"], row["because"], len(row["replies"])) == ("rules", "guardrails", 2)
+            assert row["recommendation"]["actions"]
+            assert len(row["broken_rules"]) == 2
+        else:
+            assert "source" not in row
+            assert "recommendation" not in row
+
+
+def test_an_endpoint_that_fails_inside_a_guardrail_exchange_is_an_error(
+    tmp_path: Path, start_simulator: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LeanTransport.send
+
+    async def second_fails(self: LeanTransport, body: dict[str, Any]) -> bytes:
+        if body["messages"][-2]["role"] == "assistant":
+            raise unreachable(ConnectionError("gone"))
+        return await real(self, body)
+
+    monkeypatch.setattr(LeanTransport, "send", second_fails)
+    url = start_simulator(**FAST, fault=Fault.WRONG_SCHEMA)
+    run = new_run(tmp_path, url, prompts=["plain"], guardrails=["enforce"], max_retries=0)
+    assert ask_all(run).errored == CASES
+    for row in rows(run):
+        assert (row["error_class"], len(row["replies"])) == ("unreachable", 1)
+        assert "recommendation" not in row
+
+
+def test_the_plan_is_not_changed_by_asking(tmp_path: Path, start_simulator: Start) -> None:
+    run = new_run(tmp_path, start_simulator(**FAST))
+    before = (run.path / "plan.json").read_bytes()
+    ask_all(run)
+    assert (run.path / "plan.json").read_bytes() == before
+    assert Plan.model_validate_json(before) == run.plan
+    assert {variant.guardrails for variant in run.plan.variants} == {GuardrailMode.OFF}

@@ -1,18 +1,21 @@
-"""The suite file: checked whole before the first call."""
+"""The suite file: what it may say, and what is checked before the first call."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from agents.guardrails import GuardrailMode
 from agents.policy import policy_names
 from agents.prompt import prompt_names
-from console import BadInput
+from console import BadInput, CannotJudge
 from evals.case import dump_cases
 from evals.generate import generate
-from evals.suite import load_plan
+from evals.plan import Plan, difference, load_plan
+from evals.suite import Suite
 
 ROOT = Path(__file__).parents[2]
 RIGHT = """\
@@ -25,19 +28,28 @@ PROMPTS, POLICIES = ", ".join(prompt_names()), ", ".join(policy_names())
 OR_FILE = "or a path ending in .yaml"
 NONE_GIVEN = "list should have at least 1 item after validation, not 0"
 TOO_LOW = "input should be greater than or equal to 1"
-KEYS = "name, prompts, cases, policy, concurrency, timeout_s"
+KEYS = ", ".join(Suite.model_fields)
+ONE_WAY = "suite.yaml:3: cases: give one of curated: true, count (and seed), or file"
+NOBODY = "http://127.0.0.1:9/v1"
+Start = Callable[..., str]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     return tmp_path
 
 
-def refusal(text: str) -> str:
+def planned(text: str, base_url: str | None = NOBODY) -> Plan:
     Path("suite.yaml").write_text(text)
+    return load_plan(Path("suite.yaml"), None if "models:" in text and base_url is NOBODY else base_url)[0]
+
+
+def refusal(text: str, base_url: str = NOBODY) -> str:
     with pytest.raises(BadInput) as refused:
-        load_plan(Path("suite.yaml"))
+        planned(text, base_url)
     return str(refused.value)
 
 
@@ -47,40 +59,93 @@ def prompt(name: str, user: str) -> str:
     return json.dumps({"name": name, "version": 1, "description": "d", "stages": stages})
 
 
-def test_a_plan_holds_everything_the_suite_names(folder: Path) -> None:
-    Path("suite.yaml").write_text(RIGHT)
-    plan = load_plan(Path("suite.yaml"))
-    assert [variant.name for variant in plan.variants] == ["plain", "grounded"]
-    assert list(plan.cases) == generate(4, 3)
-    assert plan.policy.name == "standard"
+# --- what a plan holds -----------------------------------------------------------------------------------
 
 
-def test_the_example_suite_is_at_least_two_prompts_on_24_cases() -> None:
-    plan = load_plan(ROOT / "examples" / "suite.yaml")
+def test_a_plan_holds_every_combination_named_by_the_axes_that_vary(folder: Path, start_simulator: Start) -> None:
+    url = start_simulator()
+    plan = planned(
+        RIGHT
+        + f"models: [{{name: a, base_url: {url!r}}}, {{name: b, base_url: {url!r}}}]\n"
+        + "sampling: [{name: as prompt}, {name: hot, temperature: 1.5, constrained: false}]\n"
+        + "guardrails: [off]\nrepeats: 3\nbaseline: grounded/b/hot\n"
+    )
+    assert [variant.name for variant in plan.variants] == [
+        f"{one}/{model}/{sampling}"
+        for one in ("plain", "grounded")
+        for model in ("a", "b")
+        for sampling in ("as prompt", "hot")
+    ]
+    assert (plan.samples, plan.baseline, plan.simulated) == (4 * 8 * 3, "grounded/b/hot", True)
+    hot, cool = plan.variants[1].prompt, plan.variants[0].prompt
+    assert (hot.sampling.temperature, hot.constrained, cool.constrained) == (1.5, False, True)
+    assert hot.sampling.max_tokens == cool.sampling.max_tokens
+    assert {variant.guardrails for variant in plan.variants} == {GuardrailMode.OFF}
+
+
+def test_one_combination_goes_by_its_prompts_name(folder: Path, start_simulator: Start) -> None:
+    plan = planned(RIGHT.replace("plain, grounded", "plain"), start_simulator(model="tiny"))
+    assert [(one.name, one.model.name, one.model.model) for one in plan.variants] == [("plain", "tiny", "tiny")]
+
+
+def test_every_sample_has_a_place_and_every_place_a_sample(folder: Path, start_simulator: Start) -> None:
+    plan = planned(RIGHT + "repeats: 3\n", start_simulator())
+    places = [plan.place(index) for index in range(plan.samples)]
+    assert len(set(places)) == 4 * 2 * 3
+    assert [plan.index(*place) for place in places] == list(range(plan.samples))
+    assert places[:4] == [(0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0)]
+
+
+def test_a_plan_read_back_is_the_same_plan(folder: Path, start_simulator: Start) -> None:
+    plan = planned(RIGHT + "gate: {}\nmetamorphic: {relations: [rename_pipeline], cases: 2}\n", start_simulator())
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_the_example_suite_is_at_least_two_prompts_on_24_cases(start_simulator: Start) -> None:
+    plan, cases = load_plan(ROOT / "examples" / "suite.yaml", start_simulator())
     assert len(plan.variants) >= 2
-    assert len(plan.cases) >= 24
+    assert len(cases) >= 24
 
 
-def test_a_case_file_is_found_beside_the_suite(tmp_path: Path) -> None:
+def test_a_case_file_is_found_beside_the_suite(tmp_path: Path, start_simulator: Start) -> None:
     (tmp_path / "own.jsonl").write_text(dump_cases(generate(3, 9)))
     suite = tmp_path / "suite.yaml"
     suite.write_text("name: a\nprompts: [plain]\ncases: {file: own.jsonl}\n")
-    assert list(load_plan(suite).cases) == generate(3, 9)
+    _, cases = load_plan(suite, start_simulator())
+    assert list(cases) == generate(3, 9)
+
+
+def test_metamorphic_cases_follow_the_others(folder: Path, start_simulator: Start) -> None:
+    Path("suite.yaml").write_text(RIGHT + "metamorphic: {relations: [rename_pipeline], cases: 2}\n")
+    plan, cases = load_plan(Path("suite.yaml"), start_simulator())
+    assert [case.relation for case in cases] == [None] * 4 + ["rename_pipeline"] * 2
+    assert plan.cases == 6
+
+
+def test_curated_cases_are_at_least_sixty(folder: Path, start_simulator: Start) -> None:
+    assert planned(RIGHT.replace("count: 4, seed: 3", "curated: true"), start_simulator()).cases >= 60
+
+
+# --- what is refused -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("plain, grounded", "plain, fancy", f"prompt 'fancy' is not known; known: {PROMPTS}, {OR_FILE}"),
-        ("plain, grounded", "plain, plain", "suite.yaml:1: prompts: a prompt stands twice"),
+        ("plain, grounded", "plain, fancy", f"suite.yaml: prompt 'fancy' is not known; known: {PROMPTS}, {OR_FILE}"),
+        ("plain, grounded", "plain, plain", "suite.yaml:2: prompts: 'plain' stands twice"),
         ("plain, grounded", "", f"suite.yaml:2: prompts: found []; {NONE_GIVEN}"),
-        ("count: 4, seed: 3", "count: 4, file: a.jsonl", "suite.yaml:3: cases: give either count (and seed) or file"),
-        ("count: 4, seed: 3", "seed: 3", "suite.yaml:3: cases: give either count (and seed) or file"),
+        ("count: 4, seed: 3", "count: 4, file: a.jsonl", ONE_WAY),
+        ("count: 4, seed: 3", "count: 4, curated: true", ONE_WAY),
+        ("count: 4, seed: 3", "seed: 3", ONE_WAY),
         ("count: 4", "count: 0", f"suite.yaml:3: cases.count: found 0; {TOO_LOW}"),
-        ("count: 4, seed: 3", "file: gone.jsonl", "gone.jsonl: cannot be read (No such file or directory)"),
-        ("name: small", "name: small\npolicy: harsh", f"policy 'harsh' is not known; known: {POLICIES}, {OR_FILE}"),
+        ("count: 4, seed: 3", "file: gone.jsonl", "suite.yaml: gone.jsonl: cannot be read (No such file or directory)"),
+        ("name: small", "name: small\npolicies: [harsh]",
+         f"suite.yaml: policy 'harsh' is not known; known: {POLICIES}, {OR_FILE}"),
         ("name: small", "name: small\nmodel: big", f"suite.yaml:2: unknown key 'model'; allowed: {KEYS}"),
         ("name: small", "name: small\nconcurrency: 0", f"suite.yaml:2: concurrency: found 0; {TOO_LOW}"),
+        ("name: small", "name: small\nsampling: [{name: a}, {name: a, seed: 1}]",
+         "suite.yaml:2: sampling: 'a' stands twice"),
         ("cases: {count: 4, seed: 3}", "", "suite.yaml:1: cases: is missing"),
         ("name: small", "name: [", "suite.yaml:3: is not YAML: did not find expected ',' or ']'"),
         (RIGHT, "", "suite.yaml: is empty"),
@@ -90,22 +155,80 @@ def test_a_wrong_suite_gets_one_line(folder: Path, old: str, new: str, message: 
     assert refusal(RIGHT.replace(old, new)) == message
 
 
+@pytest.mark.parametrize("mode", ["on", "none"])
+def test_guardrails_are_off_warn_or_enforce(folder: Path, mode: str) -> None:
+    message = refusal(RIGHT + f"guardrails: [{mode}]\n")
+    assert message.startswith("suite.yaml:4: guardrails.0: ")
+    assert "'off', 'warn' or 'enforce'" in message
+
+
 def test_ten_megabytes_where_a_name_should_be_get_a_short_line(folder: Path) -> None:
-    for key in ("policy", "name"):
-        assert (
-            len(refusal(f"{RIGHT.replace('name: small', 'name: a' if key == 'policy' else '')}{key}: {'x' * 10**7}\n"))
-            < 300
-        )
+    for line in ("policies: [{}]\n", "prompts: [plain, {}]\n"):
+        text = RIGHT.replace("prompts: [plain, grounded]\n", "") if line.startswith("prompts") else RIGHT
+        assert len(refusal(text + line.format("x" * 10**7))) < 400
 
 
-def test_two_prompt_files_may_not_carry_one_name(folder: Path) -> None:
+def test_two_prompt_files_may_not_carry_one_name(folder: Path, start_simulator: Start) -> None:
     Path("a.yaml").write_text(prompt("same", "{{ facts }}"))
     Path("b.yaml").write_text(prompt("same", "{{ facts }} b"))
-    message = refusal(RIGHT.replace("plain, grounded", "a.yaml, b.yaml"))
-    assert message == "suite.yaml: prompts: two files name their variant alike; names must differ"
+    message = refusal(RIGHT.replace("plain, grounded", "a.yaml, b.yaml"), start_simulator())
+    assert message == "suite.yaml: variants: 'same' is the name of two; names in prompts and policies must differ"
 
 
 def test_a_prompt_that_fails_on_any_case_is_refused_before_the_first_call(folder: Path) -> None:
     Path("a.yaml").write_text(prompt("mine", "{{ label.value }}"))  # ingestion has no label
     message = refusal(RIGHT.replace("plain, grounded", "a.yaml"))
-    assert message.startswith("prompt mine: stage ingestion: ")
+    assert message.startswith("suite.yaml: case r01-0000: prompt mine: stage ingestion: ")
+
+
+def test_a_baseline_is_one_of_the_variants(folder: Path, start_simulator: Start) -> None:
+    message = refusal(RIGHT + "baseline: brief\n", start_simulator())
+    assert message == "suite.yaml: baseline: found 'brief'; allowed: plain, grounded"
+
+
+def test_more_samples_than_fit_in_memory_are_refused(
+    folder: Path, start_simulator: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evals.plan.MOST_SAMPLES", 7)
+    message = refusal(RIGHT, start_simulator())
+    assert message == "suite.yaml: the matrix has 8 samples; allowed are 7: split it into suites"
+
+
+def test_an_unknown_relation_names_those_there_are(folder: Path) -> None:
+    message = refusal(RIGHT + "metamorphic: {relations: [shout]}\n")
+    assert message.startswith("suite.yaml: metamorphic.relations: found 'shout'; allowed: all, or rename_pipeline, ")
+
+
+# --- endpoints -------------------------------------------------------------------------------------------
+
+
+def test_every_model_has_to_be_up_and_served(folder: Path, start_simulator: Start) -> None:
+    url = start_simulator()
+    models = f"models: [{{name: up, base_url: {url!r}}}, {{name: down, base_url: {NOBODY!r}}}]\n"
+    with pytest.raises(CannotJudge, match=r"^models: down: no endpoint answers at http://127.0.0.1:9/v1 "):
+        planned(RIGHT + models)
+    other = f"models: [{{name: up, base_url: {url!r}, model: large}}]\n"
+    assert refusal(RIGHT + other).startswith("suite.yaml: models: up: --model: 'large' is not served at ")
+
+
+def test_a_suite_that_names_its_models_takes_no_other(folder: Path, start_simulator: Start) -> None:
+    url = start_simulator()
+    message = refusal(RIGHT + f"models: [{{name: up, base_url: {url!r}}}]\n", url)
+    assert message.endswith("leave out --base-url, or models")
+
+
+def test_a_key_in_an_address_is_refused_and_not_told(folder: Path) -> None:
+    message = refusal(RIGHT + "models: [{name: up, base_url: 'http://user:sk-secret@127.0.0.1/v1'}]\n")
+    assert "sk-secret" not in message
+    assert message.startswith("suite.yaml: models: up: ")
+
+
+# --- two halves of one run -------------------------------------------------------------------------------
+
+
+def test_plans_differ_by_what_changes_an_answer_and_not_by_the_pace(folder: Path, start_simulator: Start) -> None:
+    first = planned(RIGHT, start_simulator())
+    assert difference(first, planned(RIGHT + "concurrency: 2\ntimeout_s: 5\ngate: {}\n", start_simulator())) is None
+    assert difference(first, planned(RIGHT + "repeats: 2\n", start_simulator())) == "suite.repeats was '1' and is '2'"
+    other = difference(first, planned(RIGHT.replace("seed: 3", "seed: 4"), start_simulator()))
+    assert other == "suite.cases.seed was '3' and is '4'"

@@ -1,0 +1,45 @@
+"""The judge's word on a run, printed and kept beside the scores: `run --judge` and `rescore --judge`."""
+
+from __future__ import annotations
+
+import console
+from console import CannotJudge, say
+from evals.judge import JudgeSummary, Share, judge_run
+from evals.run_folder import RunFolder, write_whole
+from serving.endpoint import connect
+
+JUDGE_FILE = "judge.json"
+
+
+def judge(folder: RunFolder, base_url: str, model: str | None) -> JudgeSummary:
+    """Have a scored run judged, print what came of it, keep it as judge.json. Raises BadInput and CannotJudge."""
+    summary = judge_run(folder, connect(base_url, model))
+    path = folder.path / JUDGE_FILE
+    try:
+        write_whole(path, [summary.model_dump_json(indent=2).encode() + b"\n"])
+    except OSError as error:
+        raise CannotJudge(f"{path}: cannot be written ({error.strerror})") from None
+    _print(summary)
+    return summary
+
+
+def _print(summary: JudgeSummary) -> None:
+    made_up = "SIMULATOR, verdicts are made up; " if summary.simulated else ""
+    own = "; it judges its own answers too" if summary.judges_itself else ""
+    failed = sum(summary.errors.values())
+    console.table(
+        f"judge {summary.judge}: {made_up}{summary.n} judgements of {summary.cases} cases, {failed} failed{own}",
+        ["variant", "correct", "grounded", "useful (1 to 5)"],
+        [(one.variant, _told(one.correct), _told(one.grounded), _told(one.useful)) for one in summary.variants],
+    )
+    agreed = summary.agreement
+    if agreed is None or agreed.kappa is None:
+        say("judge and scorers: agreement cannot be told; one of them says the same of every answer, or nothing")
+        return
+    bounds = "" if agreed.kappa_low is None else f" [{agreed.kappa_low:.2f}, {agreed.kappa_high:.2f}]"
+    say(f"judge and scorers: kappa {agreed.kappa:.2f}{bounds}, n={agreed.n}; 1 is full agreement, 0 is chance")
+
+
+def _told(share: Share) -> str:
+    bounds = "" if share.low is None else f" [{share.low:.2f}, {share.high:.2f}]"
+    return f"{share.mean:.2f}{bounds} (n={share.n})"

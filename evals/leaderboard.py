@@ -1,0 +1,75 @@
+"""A run's results on the terminal: one line a variant, then what the comparisons say in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import console
+from console import say
+from evals.gate_rules import HEADLINE
+from evals.results import Comparison, Mean, Results, VariantResult, sentence
+
+SIMULATED = "SIMULATOR: answers are made up and say nothing about a model"
+MOST_SENTENCES = 12
+
+
+def print_leaderboard(results: Results) -> None:
+    """The variants by headline, each agent's headline and every scorer, then one sentence a comparison."""
+    console.table(title(results), ["variant", *_columns(results)], list(_rows(results)), right=_columns(results))
+    console.table(
+        f"{results.suite}: means of every scorer (0 to 1)",
+        ["scorer", *(one.name for one in results.variants)],
+        [[scorer, *(shown(one.scores[scorer]) for one in results.variants)] for scorer in results.definitions],
+    )
+    for line in sentences(results):
+        say(line)
+
+
+def title(results: Results) -> str:
+    """What was measured, on how much."""
+    warning = f"{SIMULATED}; " if results.simulated else ""
+    repeats = f" x {results.repeats} repeats" if results.repeats > 1 else ""
+    counts = f"{results.cases} cases of {results.families} families{repeats}"
+    return f"{results.suite}: {warning}{counts}; headline, mean [95 % interval]"
+
+
+def shown(mean: Mean | None) -> str:
+    """A mean for a table."""
+    return str(mean) if mean else "unscored"
+
+
+def sentences(results: Results) -> Iterator[str]:
+    """The headline's comparisons, and what else differs, most certain first."""
+    headline = [one for one in results.comparisons if one.scorer == HEADLINE]
+    others = [one for one in results.comparisons if one.scorer != HEADLINE and one.verdict in {"better", "worse"}]
+    told = [*headline, *sorted(others, key=_certainty)]
+    yield from (sentence(one) for one in told[:MOST_SENTENCES])
+    if len(told) > MOST_SENTENCES:
+        yield f"and {len(told) - MOST_SENTENCES} more comparisons in the report"
+
+
+def _certainty(one: Comparison) -> tuple[float, str, str, str]:
+    return (1.0 if one.p_holm is None else one.p_holm, one.scorer, one.a, one.b)
+
+
+def _columns(results: Results) -> list[str]:
+    agents = results.variants[0].agents
+    return [HEADLINE, *agents, "n", "asked", "errored", "by rules"]
+
+
+def _rows(results: Results) -> Iterator[list[object]]:
+    for one in results.variants:
+        yield [
+            one.name,
+            shown(one.scores[HEADLINE]),
+            *(shown(mean) + (f" n={mean.n}" if mean else "") for mean in one.agents.values()),
+            _n(one),
+            one.asked,
+            one.errored,
+            one.from_rules,
+        ]
+
+
+def _n(one: VariantResult) -> int:
+    headline = one.scores[HEADLINE]
+    return headline.n if headline else 0

@@ -1,0 +1,328 @@
+"""Scoring: samples.jsonl to scores.jsonl and one table, in the plan's order, without a model call.
+
+Samples lie in the order they arrived in. A first pass notes where each one starts; then whole cases are scored at a
+time, so that a case is parsed and labelled once for all its samples, by as many processes as there are cores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+import console
+from agents.answers import AnswerForm
+from agents.requests import Labels
+from console import BadInput, CannotJudge, shorten
+from evals.case import Case
+from evals.labels import case_labels
+from evals.run_folder import RunFolder, misplaced, write_whole
+from evals.sample import Sample
+from evals.score import Score
+from evals.score_table import ScoreTable
+from evals.scorers import SCORER_NAMES, Answered, score_all
+
+_ONE_PROCESS = 4_000
+"""Up to so many samples a second process would cost more to start than it saves."""
+_SAMPLES_A_TASK = 500
+_MISSING = -1
+_SCORER_NUMBER = {name: number for number, name in enumerate(SCORER_NAMES)}
+
+
+def score_run(folder: RunFolder, *, workers: int | None = None) -> ScoreTable:
+    """Score every answer of a run and write scores.jsonl, whole or not at all.
+
+    workers: processes; None for one a core, or none for a short run. Raises BadInput when the run is being written,
+    CannotJudge when scores.jsonl cannot be written.
+    """
+    with folder.locked():
+        starts = _starts(folder)
+        tasks = list(_tasks(folder, starts))
+        table = _Filling(folder)
+        try:
+            write_whole(folder.path / "scores.jsonl", table.lines(_scored(folder, tasks, _workers(folder, workers))))
+        except OSError as error:
+            raise CannotJudge(f"{folder.path / 'scores.jsonl'}: cannot be written ({error.strerror})") from None
+    return table.table
+
+
+def answered(case: Case, sample: Sample, labels: Labels, form: AnswerForm) -> Answered:
+    """A sample ready for the scorers: what was given, be it the model's last answer or the rules' recommendation."""
+    last = sample.replies[-1] if sample.replies else None
+    return Answered(
+        case=case,
+        label=labels[case.stage],
+        raw=last.text if last else "",
+        form=form,
+        finish_reason=last.finish_reason if last else None,
+        given=sample.recommendation,
+    )
+
+
+# --- which sample is where -------------------------------------------------------------------------------
+
+
+def _starts(folder: RunFolder) -> NDArray[np.int64]:
+    """Byte offset of each sample's line; -1 where there is none. Of several lines the first answer counts."""
+    starts = np.full(folder.plan.samples, _MISSING, dtype=np.int64)
+    final = bytearray(folder.plan.samples)
+    offset = 0
+    with folder.samples_path.open("rb") as file:
+        for line in file:
+            index, is_answer = _glance(line)
+            if 0 <= index < len(starts) and not final[index]:
+                starts[index], final[index] = offset, is_answer
+            offset += len(line)
+    return starts
+
+
+def _glance(line: bytes) -> tuple[int, bool]:
+    """A line's index and whether it is an answer; the index is -1 for a line that is none."""
+    if not line.endswith(b"\n"):
+        return _MISSING, False
+    try:
+        row = orjson.loads(line)
+        return int(row["index"]), row.get("error") is None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return _MISSING, False
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Some whole cases in a row."""
+
+    first: int
+    """Number of the first case."""
+    starts: NDArray[np.int64]
+    """Offsets of all their samples, in plan order."""
+
+
+def _tasks(folder: RunFolder, starts: NDArray[np.int64]) -> Iterator[_Task]:
+    a_case = len(folder.plan.variants) * folder.plan.repeats
+    cases = max(1, _SAMPLES_A_TASK // a_case)
+    for first in range(0, folder.plan.cases, cases):
+        yield _Task(first, starts[first * a_case : (first + cases) * a_case])
+
+
+# --- scoring some cases ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What came of a task."""
+
+    first: int
+    lines: bytes
+    values: NDArray[np.float64]
+    """Shape (samples, scorers)."""
+    errored: NDArray[np.bool_]
+    cases: list[tuple[str, str, str, str | None]]
+    """Id, family, stage and relation of each case."""
+    damaged: list[int]
+    """Indexes of samples whose line cannot be read."""
+
+
+class _Worker:
+    """Scores tasks of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = RunFolder.open(path)
+        self.samples = self.folder.samples_path.open("rb")
+        self.policy_of = self.folder.plan.policy_numbers
+
+    def score(self, task: _Task) -> _Scored:
+        plan = self.folder.plan
+        a_case = len(plan.variants) * plan.repeats
+        values = np.full((len(task.starts), len(SCORER_NAMES)), np.nan)
+        errored = np.zeros(len(task.starts), dtype=bool)
+        lines, cases, damaged = list[bytes](), list[tuple[str, str, str, str | None]](), list[int]()
+        for number in range(len(task.starts) // a_case):
+            case = self.folder.cases[task.first + number]
+            cases.append((case.id, case.family, case.stage.value, case.relation))
+            labels: dict[int, Labels] = {}
+            for offset in range(number * a_case, (number + 1) * a_case):
+                if task.starts[offset] == _MISSING:
+                    continue
+                sample = self._sample(int(task.starts[offset]))
+                if sample is None:
+                    damaged.append(task.first * a_case + offset)
+                    continue
+                scores = {} if sample.error is not None else self._scores(case, sample, labels)
+                for name, score in scores.items():
+                    values[offset, _SCORER_NUMBER[name]] = score.value
+                errored[offset] = not scores
+                lines.append(_line(sample, scores))
+        return _Scored(task.first, b"".join(lines), values, errored, cases, damaged)
+
+    def _sample(self, start: int) -> Sample | None:
+        self.samples.seek(start)
+        try:
+            sample = Sample.model_validate_json(self.samples.readline())
+        except ValidationError:
+            return None
+        return None if misplaced(self.folder, sample) else sample
+
+    def _scores(self, case: Case, sample: Sample, labels: dict[int, Labels]) -> dict[str, Score]:
+        _, number, _ = self.folder.plan.place(sample.index)
+        variant = self.folder.plan.variants[number]
+        policy = self.policy_of[number]
+        if policy not in labels:
+            labels[policy] = case_labels(case, variant.policy)
+        return score_all(answered(case, sample, labels[policy], variant.prompt.form))
+
+
+def _line(sample: Sample, scores: dict[str, Score]) -> bytes:
+    row = {
+        "index": sample.index,
+        "variant": sample.variant,
+        "case_id": sample.case_id,
+        "repeat": sample.repeat,
+        "scores": scores,
+    }
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+# --- by several processes --------------------------------------------------------------------------------
+
+_mine: _Worker | None = None
+
+
+def _begin(path: str) -> None:
+    global _mine
+    _mine = _Worker(Path(path))
+
+
+def _score(task: _Task) -> _Scored:
+    if _mine is None:
+        raise RuntimeError("the process was not prepared")
+    return _mine.score(task)
+
+
+def _workers(folder: RunFolder, wanted: int | None) -> int:
+    if wanted is not None:
+        return wanted
+    return 1 if folder.plan.samples <= _ONE_PROCESS else os.cpu_count() or 1
+
+
+def _scored(folder: RunFolder, tasks: list[_Task], workers: int) -> Iterator[_Scored]:
+    """Every task's scores, in the tasks' order."""
+    if workers == 1:
+        worker = _Worker(folder.path)
+        yield from map(worker.score, tasks)
+        return
+    # A fork, since a fresh process would import for seconds. The children compute and read files of their own; of what
+    # other threads may hold locked at that moment (terminal, sockets) they use nothing.
+    context = get_context("fork")
+    with ProcessPoolExecutor(workers, context, _begin, (str(folder.path),)) as pool:
+        waiting: deque[Future[_Scored]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(_score, task))
+            if len(waiting) > 4 * workers:  # what is scored ahead is held in memory
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class _Filling:
+    """The table, filled as tasks end."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        plan = folder.plan
+        self._values = np.full((plan.samples, len(SCORER_NAMES)), np.nan)
+        self._errored = np.zeros(plan.samples, dtype=bool)
+        self._cases: list[tuple[str, str, str, str | None]] = []
+        self._damaged: list[int] = []
+
+    def lines(self, scored: Iterable[_Scored]) -> Iterator[bytes]:
+        """The lines of scores.jsonl, in the plan's order."""
+        a_case = len(self.folder.plan.variants) * self.folder.plan.repeats
+        with console.progress("samples") as bar:
+            task = bar.add_task("scoring", total=self.folder.plan.samples)
+            for part in scored:
+                first, count = part.first * a_case, len(part.errored)
+                self._values[first : first + count] = part.values
+                self._errored[first : first + count] = part.errored
+                self._cases += part.cases
+                self._damaged += part.damaged
+                yield part.lines
+                bar.advance(task, count)
+
+    @property
+    def table(self) -> ScoreTable:
+        if self._damaged:
+            console.say(f"{len(self._damaged)} lines of {self.folder.samples_path} cannot be read: --resume asks again")
+        return _table(self.folder, self._cases, self._values, self._errored)
+
+
+def _table(
+    folder: RunFolder,
+    cases: list[tuple[str, str, str, str | None]],
+    values: NDArray[np.float64],
+    errored: NDArray[np.bool_],
+) -> ScoreTable:
+    plan = folder.plan
+    shape = (plan.cases, len(plan.variants), plan.repeats)
+    ids, families, stages, relations = zip(*cases, strict=True)
+    return ScoreTable(
+        variants=tuple(variant.name for variant in plan.variants),
+        scorers=SCORER_NAMES,
+        case_ids=ids,
+        families=families,
+        stages=stages,
+        relations=relations,
+        values=np.ascontiguousarray(values.reshape(*shape, -1).transpose(1, 0, 2, 3)),
+        errored=np.ascontiguousarray(errored.reshape(shape).transpose(1, 0, 2)),
+    )
+
+
+# --- reading scores --------------------------------------------------------------------------------------
+
+
+def scores(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """The rows of scores.jsonl: index, variant, case_id, repeat and scores; those are empty where no answer came.
+
+    Raises BadInput when there are none yet, or they cannot be read.
+    """
+    path = folder.path / "scores.jsonl"
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    raise BadInput(f"{path}:{number}: is not JSON: {error}; make it anew: {rescore(folder)}") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); make it by: {rescore(folder)}") from None
+
+
+def rescore(folder: RunFolder) -> str:
+    """The command that makes scores.jsonl anew."""
+    return f"python -m evals rescore {folder.path}"
+
+
+def load_table(folder: RunFolder) -> ScoreTable:
+    """The table in scores.jsonl. Raises BadInput when it is not there, or was made by other scorers."""
+    plan = folder.plan
+    values = np.full((plan.samples, len(SCORER_NAMES)), np.nan)
+    errored = np.zeros(plan.samples, dtype=bool)
+    for row in scores(folder):
+        errored[row["index"]] = not row["scores"]
+        for name, score in row["scores"].items():
+            if name not in _SCORER_NUMBER:
+                told = f"{folder.path / 'scores.jsonl'}: scorer {shorten(name, 40)!r} is not known"
+                raise BadInput(f"{told}; score it anew: {rescore(folder)}")
+            values[row["index"], _SCORER_NUMBER[name]] = score["value"]
+    heads = (orjson.loads(line) for line in folder.cases.lines())
+    cases = [(head["id"], head["family"], head["stage"], head.get("relation")) for head in heads]
+    return _table(folder, cases, values, errored)

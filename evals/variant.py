@@ -1,0 +1,36 @@
+"""A variant: one way to ask, of all the ways a suite compares."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from agents.guardrails import GuardrailMode
+from agents.policy import Policy
+from agents.prompt import PromptVariant
+from agents.schema import Name, Strict
+
+
+class ServedModel(Strict):
+    """A model where it is served. The key is not here: it comes from the environment when it is asked."""
+
+    name: Name
+    """What tables call it."""
+    base_url: str
+    model: str
+    """The id the endpoint serves it under."""
+    simulated: bool
+    """True when its answers are the simulator's: they say nothing about a model."""
+
+
+class Variant(Strict):
+    """A prompt (with its sampling) x model x policy x guardrails; repeats are samples of the same variant."""
+
+    name: Name
+    """The axes that the suite has more than one value of, joined by `/`: `grounded/smollm2`. Unique in a run."""
+    prompt: PromptVariant
+    """With the suite's sampling already in it."""
+    sampling_name: Name = "as prompt"
+    """Which entry of the suite's `sampling` that was."""
+    model: ServedModel
+    policy: Policy
+    guardrails: GuardrailMode = Field(GuardrailMode.OFF, strict=False)

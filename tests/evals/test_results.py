@@ -1,0 +1,177 @@
+"""A run's results: every figure against a hand count, and nothing lost or counted twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agents.guardrails import GuardrailMode
+from console import BadInput
+from evals.case import Case
+from evals.compare import Run
+from evals.generate import generate
+from evals.leaderboard import sentences, title
+from evals.reference import reference_answer
+from evals.results import Comparison, compute_results, load_results, sentence, write_results
+from evals.run_folder import RunFolder
+from evals.score_table import ScoreTable
+from tests.evals.made_runs import every, failed, made_run, reply, right, wrong, wrong_on
+
+CASES = generate(34, 3)
+
+
+def test_the_headline_is_the_mean_over_cases_and_the_better_variant_comes_first(tmp_path: Path) -> None:
+    bad = every(2, CASES)
+    results = compute_results(*_of(made_run(tmp_path, {"half": wrong_on(bad), "all": right}, cases=CASES)))
+    first, second = results.variants
+    assert (first.name, second.name) == ("all", "half")
+    assert first.scores["headline"] is not None
+    assert first.scores["headline"].mean == 1.0
+    assert second.scores["headline"] is not None
+    assert second.scores["headline"].mean == pytest.approx(17 / 34)
+    assert second.scores["headline"].n == 34
+    assert (second.asked, second.scored, second.errored) == (34, 34, 0)
+    assert sum(one.n for one in second.agents.values() if one) == 34
+    assert sum(one.n for one in second.difficulties.values() if one) == 34
+    assert sum(one.n for one in second.families.values() if one) == 34
+    for case in CASES:  # one case of each family here
+        mean = second.families[case.family]
+        assert mean is not None
+        if mean.n == 1:
+            assert mean.mean == (0.0 if case.id in bad else 1.0)
+
+
+def test_a_sample_without_an_answer_is_unscored_counted_and_told_by_its_class(tmp_path: Path) -> None:
+    gone = {CASES[0].id, CASES[5].id}
+    run = made_run(tmp_path, {"one": lambda case, r: failed(case) if case.id in gone else right(case, r)}, cases=CASES)
+    one = compute_results(*_of(run)).of("one")
+    assert (one.asked, one.scored, one.errored, one.errors) == (34, 32, 2, {"unreachable": 2})
+    assert one.scores["headline"] is not None
+    assert (one.scores["headline"].mean, one.scores["headline"].n) == (1.0, 32)
+
+
+@pytest.mark.slow
+def test_repeats_of_a_case_are_one_value_not_several(tmp_path: Path) -> None:
+    run = made_run(tmp_path, {"one": lambda case, r: (wrong if r else right)(case, r)}, cases=CASES, repeats=2)
+    one = compute_results(*_of(run)).of("one")
+    assert one.scores["headline"] is not None
+    assert (one.scores["headline"].mean, one.scores["headline"].n, one.asked) == (0.5, 34, 68)
+
+
+@pytest.mark.slow
+def test_answers_of_the_rules_and_broken_guardrails_are_counted(tmp_path: Path) -> None:
+    def given(case: Case, _repeat: int) -> dict[str, object]:
+        return {
+            "replies": (reply("no"),),
+            "source": "rules",
+            "because": "guardrails",
+            "recommendation": reference_answer(case),
+            "broken_rules": ("wrong_label", "wrong_label", "new_figure"),
+        }
+
+    run = made_run(tmp_path, {"one": given}, cases=CASES, changes={"guardrails": GuardrailMode.ENFORCE})
+    one = compute_results(*_of(run)).of("one")
+    assert (one.from_rules, one.broken_rules) == (34, {"new_figure": 34, "wrong_label": 34})  # samples, not breaches
+    assert one.scores["headline"] is not None
+    assert one.scores["headline"].mean == 1.0  # what was given is what is scored
+
+
+def test_variants_are_compared_on_the_same_cases_with_holm_over_the_whole_table(tmp_path: Path) -> None:
+    answers = {"good": right, "bad": wrong, "twin": right}
+    results = compute_results(*_of(made_run(tmp_path, answers, cases=CASES)))
+    headline = {(one.a, one.b): one for one in results.comparisons if one.scorer == "headline"}
+    assert set(headline) == {("good", "bad"), ("good", "twin"), ("bad", "twin")}
+    assert headline["good", "bad"].verdict == "worse"
+    assert headline["good", "twin"].verdict == "no difference shown"
+    assert headline["bad", "twin"].verdict == "better"
+    tested = [one for one in results.comparisons if one.p is not None]
+    certain = min(tested, key=lambda one: one.p or 0)
+    assert certain.p is not None
+    assert certain.p_holm == pytest.approx(min(1.0, certain.p * len(tested)))
+
+
+@pytest.mark.slow
+def test_with_many_variants_only_the_baseline_is_compared_with(tmp_path: Path) -> None:
+    results = compute_results(*_of(made_run(tmp_path, {f"v{n}": right for n in range(8)}, cases=CASES[:7])))
+    assert {one.a for one in results.comparisons} == {"v0"}
+    assert len({one.b for one in results.comparisons}) == 7
+
+
+def test_changed_cases_count_in_no_figure_but_their_own(tmp_path: Path) -> None:
+    base = CASES[0]
+    changed = base.model_copy(update={"id": f"{base.id}~x", "of": base.id, "relation": "rename_pipeline"})
+    run = made_run(tmp_path, {"one": wrong_on([changed.id])}, cases=[*CASES, changed])
+    results = compute_results(*_of(run))
+    assert (results.cases, results.metamorphic_cases) == (34, 1)
+    one = results.of("one")
+    assert one.scores["headline"] is not None
+    assert (one.scores["headline"].mean, one.scores["headline"].n) == (1.0, 34)
+    assert [rate.relation for rate in results.relations] == ["rename_pipeline"]
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_the_order_of_arrival_and_come_back_from_disk(tmp_path: Path) -> None:
+    answers = {"half": wrong_on(every(3, CASES)), "all": right}
+    one = made_run(tmp_path / "one", answers, cases=CASES)
+    other = made_run(tmp_path / "other", answers, cases=CASES, backwards=True)
+    written_one, written_other = write_results(*_of(one)), write_results(*_of(other))
+    assert written_one == written_other == load_results(one.folder)
+    assert (one.folder.path / "results.json").read_bytes() == (other.folder.path / "results.json").read_bytes()
+    text = (one.folder.path / "results.json").read_text()
+    assert str(tmp_path) not in text
+    assert "latency" not in text
+
+
+def test_results_that_cannot_be_read_name_the_file_and_the_command(tmp_path: Path) -> None:
+    run = made_run(tmp_path, {"one": right}, cases=CASES[:2])
+    with pytest.raises(BadInput, match=r"results\.json: cannot be read .*python -m evals rescore"):
+        load_results(run.folder)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"results\.json: .*rescore"):
+        load_results(run.folder)
+
+
+def test_every_scorer_of_the_table_is_defined_in_words_the_headline_first(tmp_path: Path) -> None:
+    run = made_run(tmp_path, {"one": right}, cases=CASES[:2])
+    results = compute_results(*_of(run))
+    assert next(iter(results.definitions)) == "headline"
+    assert set(results.definitions) == set(run.table.scorers)
+    assert all(len(words) > 20 for words in results.definitions.values())
+    assert "required_points" in results.definitions["headline"]
+
+
+def test_a_comparison_in_words_has_interval_n_and_what_could_have_been_found() -> None:
+    one = Comparison(
+        a="plain",
+        b="grounded",
+        scorer="headline",
+        n=66,
+        clusters=34,
+        mean_a=0.5,
+        mean_b=0.62,
+        difference=0.12,
+        low=0.05,
+        high=0.19,
+        test="sign-flip",
+        p=0.0001,
+        p_holm=0.004,
+        effect=0.4,
+        mde=0.08,
+    )
+    assert sentence(one) == (
+        "grounded is better than plain in headline: +0.12 [+0.05, +0.19], n=66, p = 0.004 (Holm); "
+        "this run finds differences from 0.08 on"
+    )
+    assert "no difference shown" in sentence(one.model_copy(update={"p_holm": 0.2}))
+    assert "too few pairs" in sentence(one.model_copy(update={"p_holm": None, "p": None}))
+
+
+def test_a_simulated_run_says_so_and_sentences_are_bounded(tmp_path: Path) -> None:
+    results = compute_results(*_of(made_run(tmp_path, {f"v{n}": right for n in range(6)}, cases=CASES[:7])))
+    assert "SIMULATOR" in title(results)
+    assert len(list(sentences(results))) <= 13
+
+
+def _of(run: Run) -> tuple[RunFolder, ScoreTable]:
+    return run.folder, run.table
