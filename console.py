@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from types import FrameType
@@ -186,6 +187,9 @@ def run(app: Callable[[], None]) -> None:
     except PlumblineError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
+    except Exception:  # noqa: BLE001 - a bug of ours: Python's own exit status for it, 1, would read as a verdict
+        traceback.print_exc()
+        sys.exit(ExitCode.NOT_JUDGED)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -29,6 +29,8 @@ _NAMED = re.compile(
 
 _DIGIT = re.compile(r"\d")
 
+FREE_FIGURES = (1.0, 2.0)
+"""Any text may count its two actions."""
 _STATUS_CODES = (200.0, 202.0, 204.0, 408.0, 429.0, 500.0, 502.0, 503.0, 504.0)
 _ENDS_OF_A_SCALE = (0.0, 100.0)
 
@@ -69,8 +71,12 @@ def claiming(text: str) -> str:
 def given_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> Iterator[float]:
     """The facts' figures and what follows from them: the rest to 100 of a percentage, used over total storage in
     percent, total minus used, and the figures in the label's reasons. 1 and 2 are free: there are two actions."""
-    yield from (1.0, 2.0)
-    facts = facts_for(stage, spec)
+    yield from FREE_FIGURES
+    yield from told_figures(facts_for(stage, spec), label)
+
+
+def told_figures(facts: dict[str, Fact], label: Label | None) -> Iterator[float]:
+    """`given_figures` without the free ones, from facts that are at hand (agents.prompt.facts_for)."""
     for value in facts.values():
         yield from _read(value)
     for name, value in facts.items():
@@ -87,6 +93,11 @@ def given_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> Iter
 def settled_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> Iterator[float]:
     """`given_figures`, what the rules went by, other units, ratios of two facts, status codes, 0 and 100."""
     yield from given_figures(stage, spec, label)
+    yield from following_figures(stage, spec, label)
+
+
+def following_figures(stage: Stage, spec: PipelineSpec, label: Label | None) -> Iterator[float]:
+    """What `settled_figures` adds to `given_figures`."""
     yield from (*_ENDS_OF_A_SCALE, *_STATUS_CODES)
     for rule in label.rules if label else ():
         for value in rule.facts.values():

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from agents.answers import AnswerForm, read_answer
 from agents.fallback import causes
-from agents.figures import figures, given_figures, settled_figures
+from agents.figures import FREE_FIGURES, figures, following_figures, told_figures
 from agents.lexicon import flatten, phrases
-from agents.prompt import facts_for
+from agents.prompt import Fact, facts_for
 from agents.schema import IngestionMode, Label, Recommendation, Stage
 from agents.source_rules import kind_of
 from agents.spec import InfrastructureMetrics, QualityMetrics
@@ -36,6 +36,12 @@ def begins(concept: str) -> frozenset[str]:
 
 def _begin(phrase: str) -> str:
     return " ".join(words_of(flatten(phrase).partition("*")[0]))
+
+
+@cache
+def _figures_of(concept: str) -> tuple[float, ...]:
+    """The figures in a concept's phrases."""
+    return tuple(figure for phrase in phrases()[concept] for figure in figures(phrase))
 
 
 @cache
@@ -93,17 +99,22 @@ class Question:
     label: Label | None
 
     @cached_property
+    def facts(self) -> dict[str, Fact]:
+        """What the agent was told."""
+        return facts_for(self.case.stage, self.case.spec)
+
+    @cached_property
     def given_figures(self) -> frozenset[float]:
         """The figures of the facts and what follows from them directly; without 1 and 2, which any text may count."""
-        return frozenset(given_figures(self.case.stage, self.case.spec, self.label)) - {1.0, 2.0}
+        return frozenset(told_figures(self.facts, self.label)).difference(FREE_FIGURES)
 
     @cached_property
     def allowed_figures(self) -> set[float]:
         """Every figure that an answer may name: given, following from what was given (agents/figures.py), or part of
         the words for a required concept ("every 5 minutes")."""
-        written = (phrase for concept in self.case.required for phrase in phrases()[concept])
-        settled = settled_figures(self.case.stage, self.case.spec, self.label)
-        return {*settled, *(figure for phrase in written for figure in figures(phrase))}
+        written = (figure for concept in self.case.required for figure in _figures_of(concept))
+        following = following_figures(self.case.stage, self.case.spec, self.label)
+        return {*FREE_FIGURES, *self.given_figures, *following, *written}
 
     @cached_property
     def named_by(self) -> tuple[str, ...]:
@@ -114,7 +125,7 @@ class Question:
             return (f"about_{kind}",) if kind else ()
         every = QualityMetrics if self.case.stage is Stage.QUALITY else InfrastructureMetrics
         unknown = self.label is not None and self.label.value == "UNKNOWN"
-        names = every.model_fields if unknown else facts_for(self.case.stage, self.case.spec)
+        names = every.model_fields if unknown else self.facts
         return tuple(concept for name in names if (concept := f"about_{name}") in phrases())
 
     @cached_property
@@ -129,8 +140,7 @@ class Question:
     @cached_property
     def told_values(self) -> tuple[str, ...]:
         """The facts that are amounts with a unit, as they were told: `15 min`, `10 gb/day`."""
-        told = facts_for(self.case.stage, self.case.spec).values()
-        return tuple(flatten(value) for value in told if isinstance(value, str) and value[:1].isdigit())
+        return tuple(flatten(value) for value in self.facts.values() if isinstance(value, str) and value[:1].isdigit())
 
     @cached_property
     def type_words(self) -> frozenset[str]:
@@ -141,8 +151,7 @@ class Question:
     @cached_property
     def fact_words(self) -> frozenset[str]:
         """Every word of the facts and of the label with its reasons."""
-        facts = facts_for(self.case.stage, self.case.spec)
-        told = [*facts, *map(str, facts.values())]
+        told = [*self.facts, *map(str, self.facts.values())]
         if self.label:
             told += [self.label.kind, self.label.value, *(rule.reason for rule in self.label.rules)]
         return frozenset(words_of(flatten(" ".join(told)).replace("_", " ")))

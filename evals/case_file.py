@@ -1,37 +1,72 @@
-"""Cases on disk, read one at a time: a run of 100 000 cases must not hold them all."""
+"""Cases on disk, read one at a time: a run of 100 000 cases must not hold them all.
+
+Planning, asking, scoring and reporting each go through all cases, and reading a case and working out its label cost as
+much as all else that is done for a sample. So what was read is kept, as far as a fixed number of cases.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import BinaryIO, Generic, TypeVar, overload
 
 import orjson
 from pydantic import ValidationError
 
 from agents.files import describe
+from agents.policy import Policy
+from agents.requests import Labels
 from console import BadInput, CannotJudge
 from evals.case import Case
+from evals.labels import case_labels
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _KEPT = 4096
-"""Cases that stay parsed: more than are asked about at once."""
+"""Cases that stay read, and as many labels: 22 MB."""
+_RECENT = 1024
+"""Of the others: more than are asked about at once."""
+
+
+class _Remembering(Generic[K, V]):
+    """A function that keeps its first _KEPT results for good, and of the later ones those used last.
+
+    What is gone through from end to end again and again, and is larger than a cache of the results used last, is never
+    found in that.
+    """
+
+    def __init__(self, work: Callable[[K], V]) -> None:
+        self.kept: dict[K, V] = {}
+        self._work = work
+        self._recent = lru_cache(maxsize=_RECENT)(work)
+
+    def __call__(self, key: K) -> V:
+        found = self.kept.get(key)
+        if found is None:
+            if len(self.kept) >= _KEPT:
+                return self._recent(key)
+            found = self.kept[key] = self._work(key)
+        return found
 
 
 class CaseFile(Sequence[Case]):
-    """The cases of a JSONL file, by number or id; memory is 8 bytes a case, and an id's when ids are asked for."""
+    """The cases of a JSONL file, by number or id; memory is 8 bytes a case, an id's when ids are asked for, and that of
+    the first _KEPT cases. A forked process may go on using it."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         """file: readable; it stays open as long as this. name: what messages call it."""
         self._file = file
         self._name = name
         self._starts, self.digest = _lines(file)
-        self._ids: dict[str, int] | None = None
-        self._parsed = lru_cache(maxsize=_KEPT)(self._parse)
-        self.id_of = lru_cache(maxsize=_KEPT)(self._id_of)
+        self._read = _Remembering(self._parse)
+        self._policies: dict[int, Policy] = {}
+        self._labels = _Remembering(self._labels_of)
 
     @classmethod
     def open(cls, path: Path) -> CaseFile:
@@ -47,16 +82,22 @@ class CaseFile(Sequence[Case]):
         when an id stands twice."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the cases
         seen: set[str] = set()
+        first: dict[int, Case] = {}
         try:
-            for case in cases:
+            for number, case in enumerate(cases):
                 if case.id in seen:
                     raise BadInput(f"cases: id {case.id!r} stands twice; ids must differ")
                 seen.add(case.id)
                 file.write(case.model_dump_json(exclude_defaults=True).encode() + b"\n")
+                if number < _KEPT:
+                    first[number] = case
             file.flush()
         except OSError as error:
             raise CannotJudge(f"the cases cannot be kept in {tempfile.gettempdir()} ({error.strerror})") from None
-        return cls(file, "cases")
+        held = cls(file, "cases")
+        # What is written is what would be read again: tests/evals/test_case_file.py holds every maker of cases to that.
+        held._read.kept.update(first)
+        return held
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -67,16 +108,23 @@ class CaseFile(Sequence[Case]):
     def __getitem__(self, number: slice) -> list[Case]: ...
     def __getitem__(self, number: int | slice) -> Case | list[Case]:
         if isinstance(number, slice):
-            return [self._parsed(one) for one in range(*number.indices(len(self)))]
+            return [self._read(one) for one in range(*number.indices(len(self)))]
         if number < 0:
             number += len(self)
         if not 0 <= number < len(self):
             raise IndexError(number)
-        return self._parsed(number)
+        return self._read(number)
 
     def __iter__(self) -> Iterator[Case]:
-        # Not by the cache: one pass over all would turn out what is in use.
-        return (self._parse(number) for number in range(len(self)))
+        return (self._read(number) for number in range(len(self)))
+
+    def labels(self, number: int, policy: Policy) -> Labels:
+        """What evals.labels.case_labels gives for that case. Raises BadInput as it does."""
+        self._policies[id(policy)] = policy  # held, so that no other gets its id: to hash one costs as much as a label
+        return self._labels((number, id(policy)))
+
+    def _labels_of(self, key: tuple[int, int]) -> Labels:
+        return case_labels(self._read(key[0]), self._policies[key[1]])
 
     def lines(self) -> Iterator[bytes]:
         """Each case as its line, with the line's end."""
@@ -84,20 +132,28 @@ class CaseFile(Sequence[Case]):
 
     def number_of(self, case_id: str) -> int:
         """The place of a case. Raises KeyError."""
-        if self._ids is None:
-            self._ids = {orjson.loads(line)["id"]: number for number, line in enumerate(self.lines())}
-        return self._ids[case_id]
+        return self._numbers[case_id]
 
     def by_id(self, case_id: str) -> Case:
         """Raises KeyError."""
-        return self._parsed(self.number_of(case_id))
+        return self._read(self.number_of(case_id))
 
-    def _id_of(self, number: int) -> str:
-        return str(orjson.loads(self._line(number))["id"])
+    def id_of(self, number: int) -> str:
+        """The id of a case, without reading the whole of it."""
+        return self._ids[number]
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        return [str(orjson.loads(line)["id"]) for line in self.lines()]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {case_id: number for number, case_id in enumerate(self._ids)}
 
     def _line(self, number: int) -> bytes:
-        self._file.seek(self._starts[number])
-        return self._file.read(self._starts[number + 1] - self._starts[number])
+        # Not seek and read: processes that were forked share one position in the file.
+        start = self._starts[number]
+        return os.pread(self._file.fileno(), self._starts[number + 1] - start, start)
 
     def _parse(self, number: int) -> Case:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,18 @@ from agents.schema import Name, Strict
 from console import BadInput, CannotJudge, shorten
 from evals.comparison import compare_paired, with_holm
 from evals.gate_rules import FROM_MODEL, OUTCOMES, STAGE_HEADLINES
+from evals.labels import case_labels
 from evals.outcomes import Outcomes, outcomes_of
 from evals.results import Comparison, comparison, headline_first
 from evals.run_folder import RunFolder
 from evals.score_table import ScoreTable
-from evals.scoring import load_table
+from evals.scorers import score_all
+from evals.scoring import answered, load_table, rescore
 from evals.variant import Variant
 
 Values = NDArray[np.float64]
+
+_SCORED_AGAIN = 300
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,16 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """A run as it lies on disk. Raises BadInput when it is none, or was not scored."""
+        """A run as it lies on disk. Raises BadInput when it is none, was not scored, or was by other scorers."""
         folder = RunFolder.open(path)
-        return cls(folder, load_table(folder), outcomes_of(folder))
+        run = cls(folder, load_table(folder), outcomes_of(folder))
+        _scored_by_these(run)
+        return run
+
+    @property
+    def name(self) -> str:
+        """What tables call it: its folder's own name, also when it was given as `.`."""
+        return self.folder.path.resolve().name
 
     def variant(self, name: str) -> Variant:
         """The variant of that name. Raises KeyError."""
@@ -135,8 +147,8 @@ def compare_runs(a: Run, b: Run, variant_a: str | None = None, variant_b: str | 
         comparison(one, other, metric, paired) for (one, other, metric, _), paired in zip(found, corrected, strict=True)
     ]
     return Compared(
-        a=a.folder.path.name,
-        b=b.folder.path.name,
+        a=a.name,
+        b=b.name,
         simulated=(a.folder.plan.simulated, b.folder.plan.simulated),
         shared_cases=len(shared.families),
         only_a=shared.only_a,
@@ -161,7 +173,7 @@ def paired_variants(
     if not both:
         raise BadInput(
             f"no variant stands in both runs: the first has {_listed(chosen_a)}, the second {_listed(chosen_b)}; "
-            "choose one of each: FOLDER#VARIANT"
+            "give them one name, or `compare` one of each as FOLDER#VARIANT"
         )
     return [(name, name) for name in both]
 
@@ -219,6 +231,22 @@ def pair_values(a: Run, b: Run, shared: Shared, pair: tuple[str, str], metric: s
 def any_pair(a: Values, b: Values) -> bool:
     """Whether any case has a value on both sides."""
     return bool((~np.isnan(a) & ~np.isnan(b)).any())
+
+
+def _scored_by_these(run: Run) -> None:
+    """A difference between two versions of the scorers must not pass for one between the runs. The first samples in
+    order of arrival, which is shuffled, are scored again. Raises BadInput when something else comes of one."""
+    plan = run.folder.plan
+    for sample in islice(run.folder.samples(), _SCORED_AGAIN):
+        number, which, repeat = plan.place(sample.index)
+        if sample.error is not None:
+            continue
+        case, variant = run.folder.cases[number], plan.variants[which]
+        now = score_all(answered(case, sample, case_labels(case, variant.policy), variant.prompt.form))
+        values = [now[name].value if name in now else np.nan for name in run.table.scorers]
+        if not np.allclose(run.table.values[which, number, repeat], values, atol=1e-9, equal_nan=True):
+            told = f"{run.folder.path}: its scores are not what the scorers say today of sample {sample.index}"
+            raise BadInput(f"{told}; score it anew: {rescore(run.folder)}")
 
 
 def _over_repeats(values: Values) -> Values:

@@ -36,6 +36,7 @@ FEWEST_FAMILIES = 6
 """With 5 families even a sign flip that all of them support has p = 2 / 2^5 = 0.06."""
 TOO_FEW = "too few pairs"
 _FLIPS = 9_999
+_LEAST_P = 1e-300
 _EXACT_FAMILIES = 14
 _EXACT_DISCORDANT = 25
 _BLOCK = 1 << 20
@@ -64,7 +65,8 @@ class Paired:
     effect: float | None
     """d_z: mean difference over the standard deviation of the differences; None when they are all alike."""
     mde: float | None
-    """The smallest true difference found with power 0.8 at two-sided 0.05; None when it cannot be told."""
+    """The smallest true difference found with power 0.8 at two-sided 0.05; None when it cannot be told. After with_holm
+    at 0.05 / m, which the first of m comparisons has to reach."""
 
 
 def compare_paired(a: Scores, b: Scores, groups: Sequence[Hashable]) -> Paired:
@@ -72,7 +74,8 @@ def compare_paired(a: Scores, b: Scores, groups: Sequence[Hashable]) -> Paired:
 
     Test: scores of 0/1 on unrelated cases McNemar's, exact under 25 pairs that differ, else chi-square with continuity
     correction. Else a sign-flip permutation test, by family where families repeat (McNemar and Wilcoxon take pairs for
-    independent): all 2^G signs where at most 14 families differ, else 9,999 seeded flips, p = (hits + 1) / 10,000.
+    independent): all 2^G signs where at most 14 families differ, else 9,999 seeded flips, p = (hits + 1) / 10,000, or
+    Hoeffding's bound on it (1963) where that is smaller: over 500 comparisons Holm asks for less than 1 / 10,000.
 
     Raises ValueError when no case has both scores, lengths differ or a score is not in 0..1.
     """
@@ -97,9 +100,13 @@ def compare_paired(a: Scores, b: Scores, groups: Sequence[Hashable]) -> Paired:
 
 
 def with_holm(pairs: Sequence[Paired]) -> list[Paired]:
-    """The same comparisons with p_holm over all of them that have a p (Holm 1979)."""
+    """The same comparisons with p_holm over all of them that have a p (Holm 1979), and the mde that goes with it."""
     adjusted = _holm([pair.p for pair in pairs])
-    return [replace(pair, p_holm=p_holm) for pair, p_holm in zip(pairs, adjusted, strict=True)]
+    tested = sum(p_holm is not None for p_holm in adjusted)
+    return [
+        replace(pair, p_holm=p_holm, mde=None if pair.mde is None else pair.mde * _dearer(pair.clusters, tested))
+        for pair, p_holm in zip(pairs, adjusted, strict=True)
+    ]
 
 
 Verdict = Literal["no worse", "worse", "not enough evidence"]
@@ -260,7 +267,8 @@ def _sign_flip(sums: Scores) -> float:
     if len(sums) <= _EXACT_FAMILIES:
         return _hits(_all_signs(len(sums)), sums, reached) / (1 << len(sums))
     hits = sum(_hits(signs, sums, reached) for signs in _drawn_signs(len(sums)))
-    return (hits + 1) / (_FLIPS + 1)
+    bound = 2 * float(np.exp(-(sums.sum() ** 2) / (2 * (sums**2).sum())))
+    return min((hits + 1) / (_FLIPS + 1), max(bound, _LEAST_P))
 
 
 def _hits(signs: NDArray[np.int8], sums: Scores, reached: float) -> int:
@@ -307,6 +315,15 @@ def _mde(pairs: _Pairs, spread: ClusteredMean | None) -> float | None:
 def _detectable(clusters: int) -> float:
     """The smallest mean over standard deviation that a paired t test of so many families finds."""
     return float(TTestPower().solve_power(nobs=clusters, alpha=ALPHA, power=POWER, alternative="two-sided"))
+
+
+def _dearer(clusters: int, tested: int) -> float:
+    """How much larger a difference has to be to be found as the first of so many comparisons.
+
+    By the quantiles of t, since statsmodels' solver goes astray at such levels."""
+    needed = special.stdtrit(clusters - 1, [1 - ALPHA / 2, 1 - ALPHA / 2 / max(tested, 1)])
+    one, first = needed + special.stdtrit(clusters - 1, POWER)
+    return float(first / one)
 
 
 def _holm(p_values: Sequence[float | None]) -> list[float | None]:

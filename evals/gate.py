@@ -24,10 +24,12 @@ from pydantic import Field
 from agents.guardrails import GuardrailMode
 from agents.schema import Name, Strict
 from console import BadInput, CannotJudge, ExitCode
-from evals.compare import Run, any_pair, pair_values, paired_variants, shared_cases
-from evals.comparison import NonInferiority, gate_verdicts
+from evals.compare import Run, Shared, any_pair, pair_values, paired_variants, shared_cases
+from evals.comparison import FEWEST_FAMILIES, NonInferiority, gate_verdicts
 from evals.gate_rules import HEADLINE, LABEL_FIT, METRICS, GateRules
-from evals.results import Mean, mean_of
+from evals.results import Mean, sampling_in_words
+from evals.statistics import estimate
+from evals.variant import Variant
 
 Outcome = Literal["pass", "fail", "not judged"]
 EXIT_CODES: dict[Outcome, ExitCode] = {
@@ -35,6 +37,14 @@ EXIT_CODES: dict[Outcome, ExitCode] = {
     "fail": ExitCode.VERDICT_AGAINST,
     "not judged": ExitCode.NOT_JUDGED,
 }
+_ROUNDING = 1e-9
+SAMPLES, SAMPLES_BEFORE, ERRORS, ERRORS_BEFORE = (
+    "samples",
+    "samples of the baseline",
+    "errors",
+    "errors of the baseline",
+)
+_SOUNDNESS = (SAMPLES, SAMPLES_BEFORE, ERRORS, ERRORS_BEFORE)
 _STRENGTH = (GuardrailMode.OFF, GuardrailMode.WARN, GuardrailMode.ENFORCE)
 
 
@@ -43,7 +53,7 @@ class Check(Strict):
 
     variant: Name
     check: str
-    """A metric, `minimum METRIC`, `errors`, `guardrails` or `samples`."""
+    """A metric, `minimum METRIC`, `errors`, `guardrails`, `samples` or `required`."""
     outcome: Outcome
     why: str
     """One sentence."""
@@ -110,33 +120,36 @@ def judge(baseline: Run, candidate: Run, rules: GateRules) -> GateVerdict:
     """Every variant of the baseline that the candidate has too, on the candidate's cases."""
     try:
         pairs = paired_variants(baseline.table.variants, candidate.table.variants)
-        cases = _comparable(baseline, candidate)
+        shared = _comparable(baseline, candidate)
     except (BadInput, CannotJudge) as error:
         return not_judged(str(error), baseline, candidate)
-    checks = [*_setting_checks(baseline, candidate, pairs, rules), *_metric_checks(baseline, candidate, pairs, rules)]
+    checks = [
+        *_setting_checks(baseline, candidate, pairs, rules),
+        *_metric_checks(baseline, candidate, shared, pairs, rules),
+    ]
+    cases = len(shared.families)
     outcome = worst(check.outcome for check in checks)
     return GateVerdict(
         outcome=outcome,
         why=_why(outcome, checks, pairs, cases),
         suite=candidate.folder.plan.suite.name,
-        baseline=baseline.folder.path.name,
-        candidate=candidate.folder.path.name,
+        baseline=baseline.name,
+        candidate=candidate.name,
         simulated=baseline.folder.plan.simulated or candidate.folder.plan.simulated,
         cases=cases,
         checks=tuple(checks),
-        notes=tuple(_notes(baseline, candidate, pairs)),
+        notes=tuple(_notes(baseline, candidate, shared, pairs)),
     )
 
 
 def not_judged(why: str, baseline: Run, candidate: Run | None = None) -> GateVerdict:
     """The verdict where nothing could be compared."""
-    name = candidate.folder.path.name if candidate else ""
     return GateVerdict(
         outcome="not judged",
         why=f"NOT JUDGED: {why}",
         suite=(candidate or baseline).folder.plan.suite.name,
-        baseline=baseline.folder.path.name,
-        candidate=name,
+        baseline=baseline.name,
+        candidate=candidate.name if candidate else "",
         simulated=baseline.folder.plan.simulated,
         cases=0,
         checks=(),
@@ -149,8 +162,8 @@ def worst(outcomes: Iterator[Outcome]) -> Outcome:
     return "fail" if "fail" in found else "not judged" if "not judged" in found or not found else "pass"
 
 
-def _comparable(baseline: Run, candidate: Run) -> int:
-    """How many cases are judged. Raises CannotJudge when the runs do not measure the same thing."""
+def _comparable(baseline: Run, candidate: Run) -> Shared:
+    """The cases that are judged. Raises CannotJudge when the runs do not measure the same thing."""
     if baseline.folder.plan.simulated != candidate.folder.plan.simulated:
         real, made_up = ("baseline", "run") if candidate.folder.plan.simulated else ("run", "baseline")
         raise CannotJudge(f"the {made_up}'s answers are the simulator's and the {real}'s are not")
@@ -161,7 +174,7 @@ def _comparable(baseline: Run, candidate: Run) -> int:
             f"the baseline {baseline.folder.path} lacks {lacking} of the run's {len(shared.families) + lacking} cases; "
             "make a new baseline by `python -m evals run` on the same suite"
         )
-    return len(shared.families)
+    return shared
 
 
 # --- settings and endpoint -------------------------------------------------------------------------------
@@ -174,15 +187,15 @@ def _setting_checks(
         for run, name, called in ((baseline, was, "baseline"), (candidate, now, "run")):
             if missing := _unasked(run, name):
                 why = f"{missing} samples of {name} were never asked in the {called}; go on with it by --resume"
-                yield Check(variant=now, check="samples", outcome="not judged", why=why)
+                check = SAMPLES if called == "run" else SAMPLES_BEFORE
+                yield Check(variant=now, check=check, outcome="not judged", why=why)
             yield from _errors(run, name, called, now, rules)
         yield _guardrails(baseline, candidate, was, now, rules)
 
 
 def _unasked(run: Run, variant: str) -> int:
     number = run.table.variants.index(variant)
-    headline = run.table.values[number, :, :, run.table.scorers.index(HEADLINE)]
-    return int((np.isnan(headline) & ~run.table.errored[number]).sum())
+    return int((~run.table.scored[number] & ~run.table.errored[number]).sum())
 
 
 def _errors(run: Run, name: str, called: str, variant: str, rules: GateRules) -> Iterator[Check]:
@@ -195,7 +208,7 @@ def _errors(run: Run, name: str, called: str, variant: str, rules: GateRules) ->
     told = f"{why} ({classes}); allowed are {limit:.1%}" if rate > limit else f"{why}; allowed are {limit:.1%}"
     yield Check(
         variant=variant,
-        check="errors" if called == "run" else "errors of the baseline",
+        check=ERRORS if called == "run" else ERRORS_BEFORE,
         outcome="not judged" if rate > limit else "pass",
         why=told,
         candidate=rate if called == "run" else None,
@@ -222,9 +235,8 @@ def _guardrails(baseline: Run, candidate: Run, was: str, now: str, rules: GateRu
 
 
 def _metric_checks(
-    baseline: Run, candidate: Run, pairs: Sequence[tuple[str, str]], rules: GateRules
+    baseline: Run, candidate: Run, shared: Shared, pairs: Sequence[tuple[str, str]], rules: GateRules
 ) -> Iterator[Check]:
-    shared = shared_cases(baseline, candidate)
     measured = [
         _Measured(pair[1], metric, a, b)
         for pair in pairs
@@ -295,7 +307,7 @@ def _by_rules(one: _Measured, rules: GateRules) -> Check:
     """label_fit: the same rules give the same labels, so a fall on the same cases is a fact and no estimate."""
     before, after = one.means
     margin, n = rules.margin(one.metric), int((~np.isnan(one.a) & ~np.isnan(one.b)).sum())
-    fell = after - before < -margin
+    fell = after - before < -margin - _ROUNDING
     moved = "fell" if fell else "did not fall"
     return Check(
         variant=one.variant,
@@ -312,9 +324,14 @@ def _by_rules(one: _Measured, rules: GateRules) -> Check:
 
 
 def _something_required(pairs: Sequence[tuple[str, str]], checks: Sequence[Check], rules: GateRules) -> Iterator[Check]:
-    """A variant of which no required metric could have fallen was not judged."""
+    """A variant of which no required metric could have fallen was not judged; nor one that lacks a metric the suite
+    itself requires (those required by default may have nothing to say of the user's cases)."""
     for _, now in pairs:
         mine = {check.check: check for check in checks if check.variant == now}
+        for metric in rules.required:
+            if metric not in mine and "required" in rules.model_fields_set:
+                why = f"{metric} of {now} is required and no case has a value of it in both runs"
+                yield Check(variant=now, check=metric, outcome="not judged", why=why)
         if any(metric in mine and mine[metric].required for metric in rules.required):
             continue
         told = [
@@ -338,7 +355,7 @@ def _levels(candidate: Run, variant: str, rules: GateRules) -> Iterator[Check]:
             variant=variant,
             check=f"minimum {metric}",
             outcome=_level_outcome(mean, level),
-            why=f"{metric} of {variant} is {mean} (n={mean.n}), at least {level:g} is asked for",
+            why=f"{metric} of {variant} is {_told(mean)}, at least {level:g} is asked for",
             candidate=mean.mean,
             low=mean.low,
             high=mean.high,
@@ -348,14 +365,24 @@ def _levels(candidate: Run, variant: str, rules: GateRules) -> Iterator[Check]:
 
 
 def _mean(run: Run, variant: str, metric: str) -> Mean | None:
-    return mean_of(run.per_case(variant, metric), run.table, run.table.counted) if run.has(metric) else None
+    values = run.per_case(variant, metric)[run.table.counted] if run.has(metric) else np.array([])
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None
+    found = estimate(known, range(len(known)))
+    return Mean(mean=found.mean, low=found.low, high=found.high, n=found.n)
+
+
+def _told(mean: Mean) -> str:
+    return f"{mean.mean:.2f} (n={mean.n})" if mean.low is None else f"{mean} (n={mean.n})"
 
 
 def _level_outcome(mean: Mean, level: float) -> Outcome:
-    """A level is missed for sure only when the whole interval lies below it."""
-    if mean.mean >= level:
+    """A level is missed for sure only when the whole interval lies below it; without one, by enough cases alike."""
+    if mean.mean >= level - _ROUNDING:
         return "pass"
-    return "fail" if mean.high is None or mean.high < level else "not judged"
+    missed = mean.n >= FEWEST_FAMILIES if mean.high is None else mean.high < level
+    return "fail" if missed else "not judged"
 
 
 # --- in words --------------------------------------------------------------------------------------------
@@ -369,15 +396,18 @@ def _why(outcome: Outcome, checks: Sequence[Check], pairs: Sequence[tuple[str, s
     if outcome == "not judged":
         return f"NOT JUDGED: {decisive[0].why}{more}" if decisive else "NOT JUDGED: there was nothing to check"
     tested = [check for check in decisive if check.required and check.p is not None] or decisive
-    return f"PASS: {tested[0].why}; {len(decisive)} checks of {len(pairs)} variants on {cases} cases"
+    variants = "1 variant" if len(pairs) == 1 else f"{len(pairs)} variants"
+    return f"PASS: {tested[0].why}; {len(decisive)} checks of {variants} on {cases} cases"
 
 
-def _first(check: Check) -> tuple[bool, bool, float]:
-    """What settles it first: what is required, then the headline, then the largest fall."""
-    return (not check.required, check.check != HEADLINE, check.difference or 0.0)
+def _first(check: Check) -> tuple[bool, bool, bool, float]:
+    """What settles it first: what is required, a run that is not sound, the headline, the largest fall."""
+    return (not check.required, check.check not in _SOUNDNESS, check.check != HEADLINE, check.difference or 0.0)
 
 
-def _notes(baseline: Run, candidate: Run, pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _notes(baseline: Run, candidate: Run, shared: Shared, pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    if shared.only_a:
+        yield f"{shared.only_a} cases of the baseline are not in the run and were not judged"
     was, now = {one for one, _ in pairs}, {other for _, other in pairs}
     for name in baseline.table.variants:
         if name not in was:
@@ -391,8 +421,18 @@ def _notes(baseline: Run, candidate: Run, pairs: Sequence[tuple[str, str]]) -> I
 
 def _changes(baseline: Run, candidate: Run, was: str, now: str) -> Iterator[str]:
     before, after = baseline.variant(was), candidate.variant(now)
-    for part in ("prompt", "policy"):
-        if getattr(before, part) != getattr(after, part):
-            yield f"{part} of {now} changed"
+    if was != now:
+        yield f"{now} is held against {was}: the only variant on each side"
+    if _words(before) != _words(after):
+        yield f"prompt of {now} changed"
+    if sampling_in_words(before) != sampling_in_words(after):
+        yield f"sampling of {now} was {sampling_in_words(before)}; is {sampling_in_words(after)}"
+    if before.policy != after.policy:
+        yield f"policy of {now} changed"
     if before.model.model != after.model.model:
         yield f"model of {now} was {before.model.model}, is {after.model.model}"
+
+
+def _words(variant: Variant) -> dict[str, object]:
+    """A prompt but for how it is sampled."""
+    return variant.prompt.model_dump(exclude={"sampling", "constrained"})

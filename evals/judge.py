@@ -125,7 +125,7 @@ def judge_run(
     answers = _answers(folder, cases)
     asks = [*_single(folder, cases, answers, endpoint.model), *_pairs(folder, cases, answers, endpoint.model, pairwise)]
     path = folder.path / JUDGEMENTS_FILE
-    known = known_judgements(path)
+    known = known_judgements(path, simulated=endpoint.simulated)
     missing = [ask for ask in asks if ask.key not in known]
     if missing:
         with appending(path) as writer:
@@ -206,9 +206,9 @@ def _pairs(
         return
     variants = {variant.name: variant for variant in folder.plan.variants}
     if unknown := next((name for name in names if name not in variants), None):
-        raise BadInput(f"pairwise: found {shorten(unknown, 80)!r}; allowed: {', '.join(variants)}")
+        raise BadInput(f"--judge-pair: found {shorten(unknown, 80)!r}; allowed: {', '.join(variants)}")
     if names[0] == names[1]:
-        raise BadInput(f"pairwise: found {shorten(names[0], 80)!r} twice; name two variants")
+        raise BadInput(f"--judge-pair: found {shorten(names[0], 80)!r} twice; name two variants")
     for case in cases.values():
         for first, second in (names, names[::-1]):
             one, other = answers.get((first, case.id)), answers.get((second, case.id))

@@ -37,8 +37,11 @@ class Judgement(Strict):
     error_class: ErrorClass | None = Field(None, strict=False)
 
 
-def known_judgements(path: Path) -> dict[str, Judgement]:
-    """Every judgement of an earlier call that has a verdict, by its key. What cannot be read is asked again."""
+def known_judgements(path: Path, *, simulated: bool) -> dict[str, Judgement]:
+    """Every judgement of an earlier call that has a verdict, by its key. What cannot be read is asked again.
+
+    simulated: whether to look for those of the simulator, which may go by a model's name, or for the others.
+    """
     if not path.exists():
         return {}
     found: dict[str, Judgement] = {}
@@ -48,7 +51,7 @@ def known_judgements(path: Path) -> dict[str, Judgement]:
                 row = Judgement.model_validate_json(line)
             except ValidationError:  # torn when a process was killed, or another version's
                 continue
-            if row.error is None:
+            if row.error is None and row.simulated == simulated:
                 found.setdefault(row.key, row)
     return found
 

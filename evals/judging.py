@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import console
-from console import CannotJudge, say
+from console import BadInput, CannotJudge, PlumblineError, say, shorten
 from evals.judge import JudgeSummary, Share, judge_run
 from evals.run_folder import RunFolder, write_whole
-from serving.endpoint import connect
+from serving.endpoint import Endpoint, connect
 
 JUDGE_FILE = "judge.json"
 
 
-def judge(folder: RunFolder, base_url: str, model: str | None) -> JudgeSummary:
+def find_judge(base_url: str, model: str | None) -> Endpoint:
+    """Where the judge is. Raises BadInput and CannotJudge that name the option."""
+    try:
+        return connect(base_url, model)
+    except PlumblineError as error:
+        raise type(error)(f"--judge: {error}") from None
+
+
+def pair_of(told: str | None) -> tuple[str, str] | None:
+    """The two variants that `--judge-pair A,B` names. Raises BadInput."""
+    if told is None:
+        return None
+    first, mark, second = (part.strip() for part in told.partition(","))
+    if not (mark and first and second):
+        raise BadInput(f"--judge-pair: found {shorten(told, 80)!r}; give two variants as A,B")
+    return first, second
+
+
+def judge(folder: RunFolder, endpoint: Endpoint, pair: tuple[str, str] | None = None) -> JudgeSummary:
     """Have a scored run judged, print what came of it, keep it as judge.json. Raises BadInput and CannotJudge."""
-    summary = judge_run(folder, connect(base_url, model))
+    summary = judge_run(folder, endpoint, pairwise=pair)
     path = folder.path / JUDGE_FILE
     try:
         write_whole(path, [summary.model_dump_json(indent=2).encode() + b"\n"])
@@ -32,6 +50,12 @@ def _print(summary: JudgeSummary) -> None:
         ["variant", "correct", "grounded", "useful (1 to 5)"],
         [(one.variant, _told(one.correct), _told(one.grounded), _told(one.useful)) for one in summary.variants],
     )
+    if (pair := summary.pair) is not None:
+        bias = "" if pair.position_bias is None else f"; the place decided in {_told(pair.position_bias)} of them"
+        say(
+            f"judge, side by side: {pair.a} better {pair.a_better} times, {pair.b} better {pair.b_better} times, "
+            f"{pair.ties} ties of {pair.n} pairs{bias}"
+        )
     agreed = summary.agreement
     if agreed is None or agreed.kappa is None:
         say("judge and scorers: agreement cannot be told; one of them says the same of every answer, or nothing")

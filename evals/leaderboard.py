@@ -62,7 +62,7 @@ def _rows(results: Results) -> Iterator[list[object]]:
         yield [
             one.name,
             shown(one.scores[HEADLINE]),
-            *(shown(mean) + (f" n={mean.n}" if mean else "") for mean in one.agents.values()),
+            *(shown(mean) + (f" n={mean.n}" if mean and mean.low is not None else "") for mean in one.agents.values()),
             _n(one),
             one.asked,
             one.errored,

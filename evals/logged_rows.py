@@ -23,8 +23,7 @@ from evals.case import Case
 from evals.gate_rules import HEADLINE
 from evals.run_folder import RunFolder
 from evals.sample import Sample
-from evals.scoring import _starts as sample_starts
-from evals.scoring import scores
+from evals.scoring import sample_starts, scores
 
 MOST_WORST = 100
 MOST_FAILED = 100

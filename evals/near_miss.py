@@ -79,7 +79,7 @@ PAIRS: tuple[NearMiss, ...] = (
         ((True,), (False,)),
         _shares(7),
         # Seconds matter still: a batch is too late, and a mark on deleted rows can be polled for.
-        keys=(None, Key((M,), (C, B), required=("deletes",), forbidden=("cdc",))),
+        keys=(None, Key((M,), (C, B, P), required=("deletes",), forbidden=("cdc",))),
     ),
     NearMiss((11, 12), "latency_need", (("1 day",), ("3 min", "5 min")), _shares(11)),
     NearMiss((11, 12), "volume", (("5000 files/day",), ("2M files/h", "3M files/h")), _shares(11)),

@@ -99,7 +99,7 @@ ROWS = (
         6,
         "S14",
         _STAGE,
-        Key(labels=("HIGH",), required=("lag", "partitioning"), forbidden=("adds_consumers",)),
+        Key(labels=("HIGH",), required=("lag", "more_throughput"), forbidden=("adds_consumers", "adds_replicas")),
         {
             **_EASY_GOING,
             **options(
@@ -265,7 +265,7 @@ ROWS = (
         33,
         "example",
         _STAGE,
-        Key(labels=("HIGH",), required=("memory", "capacity"), forbidden=("no_action",)),
+        Key(labels=("HIGH",), required=("relieves_memory", "capacity"), forbidden=("no_action",)),
         {
             **_SOURCE,
             **options(cpu_percent=range(75, 81), memory_percent=range(79, 85)),

@@ -13,7 +13,7 @@ ROWS = (
         1,
         "S1,S10",
         _STAGE,
-        Key((B,), (S, C), required=("cursor", "pagination", "retry"), forbidden=("kafka", "stream_engine")),
+        Key((B,), (S, C, P), required=("cursor", "pagination", "retry"), forbidden=("kafka", "stream_engine")),
         options(
             type="REST API | vendor REST API | GraphQL API",
             kind="rest_api",
@@ -39,7 +39,7 @@ ROWS = (
         _STAGE,
         Key(
             (M,),
-            (C, B, S),
+            (C, B, S, P),
             required=("rate_limit", "cursor", "dedupe"),
             forbidden=("cdc", "tight_polling", "consumer_group"),
         ),
@@ -94,7 +94,7 @@ ROWS = (
         _STAGE,
         Key(
             (S,),
-            (B,),
+            (B, C, P),
             required=("consumer_group", "offsets", "dead_letter", "dedupe"),
             forbidden=("nightly_batch",),
         ),
@@ -121,7 +121,7 @@ ROWS = (
         5,
         "S4,S5",
         _STAGE,
-        Key((M,), required=("batch_size", "compaction"), forbidden=("per_row_insert",)),
+        Key((M,), (C, P), required=("batch_size", "compaction"), forbidden=("per_row_insert",)),
         options(
             type="Kafka | Kafka topic | Redpanda topic",
             kind="kafka",
@@ -145,7 +145,7 @@ ROWS = (
         7,
         "S6,S7",
         _STAGE,
-        Key((C,), (B,), required=("snapshot", "log_retention", "primary_key"), forbidden=("full_dump",)),
+        Key((C,), (B, P), required=("snapshot", "log_retention", "primary_key"), forbidden=("full_dump",)),
         options(
             type="PostgreSQL | MySQL | SQL Server",
             kind="database",
@@ -170,7 +170,7 @@ ROWS = (
         8,
         "S7",
         _STAGE,
-        Key((M, B), (S,), required=("overlap",), forbidden=("full_dump",)),
+        Key((M, B), (S, P), required=("overlap",), forbidden=("full_dump",)),
         options(
             type="PostgreSQL | SQL Server | MariaDB",
             kind="database",
@@ -199,7 +199,7 @@ ROWS = (
         9,
         "S8",
         _STAGE,
-        Key((B,), (C, S), required=("overwrite", "idempotent"), forbidden=("kafka", "cdc")),
+        Key((B,), (C, S, P), required=("overwrite", "idempotent"), forbidden=("kafka", "cdc")),
         options(
             type="PostgreSQL | MySQL | Oracle database",
             kind="database",
@@ -227,7 +227,7 @@ ROWS = (
         10,
         "S7",
         _STAGE,
-        Key((B,), (C, S), required=("deletes",), forbidden=("cdc",)),
+        Key((B,), (C, S, P), required=("deletes",), forbidden=("cdc",)),
         options(
             type="Oracle database | SQL Server | DB2",
             kind="database",
@@ -252,7 +252,7 @@ ROWS = (
         11,
         "S17",
         _STAGE,
-        Key((B,), (S,), required=("manifest", "partitioning")),
+        Key((B,), (S, C, P), required=("manifest", "partitioning")),
         options(
             type="object storage | S3 bucket | GCS bucket",
             kind="object_storage",
@@ -275,7 +275,7 @@ ROWS = (
         12,
         "S17",
         _STAGE,
-        Key((M,), (B,), required=("notified", "compaction"), forbidden=("lists_directories",)),
+        Key((M,), (B, C), required=("notified", "compaction"), forbidden=("lists_directories",)),
         options(
             type="object storage | S3 bucket | GCS bucket",
             kind="object_storage",
@@ -300,7 +300,7 @@ ROWS = (
         _STAGE,
         Key(
             (S,),
-            (B,),
+            (B, C, P),
             required=("qos", "edge_buffer", "out_of_order", "dedupe"),
             forbidden=("per_row_insert", "polls_devices"),
         ),
@@ -327,7 +327,7 @@ ROWS = (
         14,
         "S1,S2",
         _STAGE,
-        Key((B, M), (S,), required=("cost",), forbidden=("always_on",)),
+        Key((B, M), (S, C, P), required=("cost",), forbidden=("always_on",)),
         options(
             type="MQTT sensors | IoT sensors over MQTT | MQTT meters",
             kind="mqtt",
@@ -352,7 +352,7 @@ ROWS = (
         _STAGE,
         Key(
             (P,),
-            (B, M),
+            (B, M, C),
             required=("hmac", "fast_ack", "durable_queue", "idempotent"),
             forbidden=("sync_processing", "polls_the_webhook"),
         ),

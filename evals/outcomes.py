@@ -35,17 +35,22 @@ def outcomes_of(folder: RunFolder) -> Outcomes:
     for name in variants:
         found.broken_rules[name] = Counter()
         found.errors[name] = Counter()
+    failed = dict[int, Sample]()
     for sample in folder.samples():
         case, variant, repeat = folder.plan.place(sample.index)
-        checked = variants[sample.variant].guardrails is not GuardrailMode.OFF
-        _count(found, sample, (variant, case, repeat), checked)
+        if sample.error is not None:
+            failed[sample.index] = sample
+        elif np.isnan(found.from_model[variant, case, repeat]):  # the first answer counts, as in scoring
+            checked = variants[sample.variant].guardrails is not GuardrailMode.OFF
+            _count(found, sample, (variant, case, repeat), checked)
+    for sample in failed.values():
+        case, variant, repeat = folder.plan.place(sample.index)
+        if np.isnan(found.from_model[variant, case, repeat]):
+            found.errors[sample.variant][sample.error_class or "error"] += 1
     return found
 
 
 def _count(found: Outcomes, sample: Sample, place: tuple[int, int, int], checked: bool) -> None:
-    if sample.error is not None:
-        found.errors[sample.variant][sample.error_class or "error"] += 1
-        return
     found.from_model[place] = sample.source == "model"
     found.broken_rules[sample.variant].update(set(sample.broken_rules))
     if checked:

@@ -12,14 +12,12 @@ from pydantic import Field, ValidationError
 import console
 from agents.files import load_yaml_model
 from agents.policy import Policy, load_policy
-from agents.prompt import PromptVariant, load_prompt
-from agents.requests import stage_request
+from agents.prompt import PromptVariant, load_prompt, render
 from agents.schema import Name, Strict
 from console import BadInput, PlumblineError, shorten
 from evals.case import Case, curated_cases, load_cases
 from evals.case_file import CaseFile
 from evals.generate import iter_cases
-from evals.labels import case_labels
 from evals.suite import Metamorphic, Suite, SuiteModel
 from evals.variant import ServedModel, Variant
 from serving.endpoint import connect
@@ -64,10 +62,10 @@ class Plan(Strict):
         return any(variant.model.simulated for variant in self.variants)
 
     @property
-    def policy_numbers(self) -> list[int]:
-        """Per variant, the number of the first one with the same policy: labels depend on nothing else of it."""
+    def policies(self) -> list[Policy]:
+        """Per variant, its policy; of equal ones the first, since labels depend on nothing else of a variant."""
         policies = [variant.policy for variant in self.variants]
-        return [policies.index(policy) for policy in policies]
+        return [policies[policies.index(policy)] for policy in policies]
 
     def index(self, case: int, variant: int, repeat: int) -> int:
         """A sample's number, from the numbers of its case, variant and repeat, all from 0."""
@@ -111,8 +109,8 @@ def load_plan(path: Path, base_url: str | None = None, model: str | None = None)
     suite = load_yaml_model(path, Suite)
     try:
         prompts, policies = (
-            [load_prompt(name) for name in suite.prompts],
-            [load_policy(name) for name in suite.policies],
+            [load_prompt(_beside(path, name)) for name in suite.prompts],
+            [load_policy(_beside(path, name)) for name in suite.policies],
         )
         cases = CaseFile.temporary(_cases(suite, path.parent))
         _check_renders(prompts, policies, cases)
@@ -122,6 +120,11 @@ def load_plan(path: Path, base_url: str | None = None, model: str | None = None)
     except BadInput as error:
         text = str(error)
         raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from None
+
+
+def _beside(suite: Path, name: str) -> str:
+    """A file as it is found from here; the name of a preset as it is."""
+    return str(suite.parent / name) if name.endswith((".yaml", ".yml")) else name
 
 
 def _cases(suite: Suite, folder: Path) -> Iterable[Case]:
@@ -205,18 +208,19 @@ def _check_renders(prompts: Sequence[PromptVariant], policies: Sequence[Policy],
     shown = len(cases) > _MANY_CASES
     with console.progress("cases") as bar:
         task = bar.add_task("checking prompts", total=len(cases), visible=shown)
-        for number, case in enumerate(cases, 1):
-            _check_case(prompts, policies, case)
+        for number in range(len(cases)):
+            _check_case(prompts, policies, cases, number)
             if shown and number % 500 == 0:
                 bar.update(task, completed=number)
 
 
-def _check_case(prompts: Sequence[PromptVariant], policies: Sequence[Policy], case: Case) -> None:
+def _check_case(prompts: Sequence[PromptVariant], policies: Sequence[Policy], cases: CaseFile, number: int) -> None:
+    case = cases[number]
     try:
         for policy in policies:
-            labels = case_labels(case, policy)
+            label = cases.labels(number, policy)[case.stage]
             for prompt in prompts:
-                stage_request(case.stage, case.spec, prompt, labels, "check")
+                render(prompt, case.stage, case.spec, label)
     except BadInput as error:
         raise BadInput(f"case {shorten(case.id, 80)}: {error}") from None
 

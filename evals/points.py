@@ -2,7 +2,7 @@
 
 Like the guardrails' `advised` this reads negation before and after the phrase, but it is easier to please: a condition
 is fine ("back off when the API answers 429"), and so is a negation that is over before the phrase begins ("avoid
-duplicates by a primary key").
+duplicates by a primary key") or that is itself denied ("never start without a snapshot").
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ _NEGATED_BEFORE = re.compile(
     r"(?:[^\w,:()]+(?!(?:but|by|with|via|through|so|then|until|before|as|when|only|just)\b)\w+)?"
     r"(?:[^\w,:()]+(?!(?:but|by|with|via|through|using|use|so|then|until|unless|before|as|when)\b)\w+){0,3}"
     r"[^\w,:()]*$"
+)
+_DENIED_TWICE = re.compile(
+    r"\b(?:do not|don't|never|not) (?:(?:forget|skip|ignore|miss|omit)\b|(?:\w+ ){1,2}without\b)|\bnot only\b"
 )
 _DISMISSED_AFTER = re.compile(
     r"^\W+(?:(?!(?:that|which|who|where|when|if|and|or|because|since|so|with|but|to|for)\b)\w+\W+){0,3}?"
@@ -56,4 +59,5 @@ def advised(answered: Answered, concept: str) -> str | None:
 
 def _set_aside(place: re.Match[str]) -> bool:
     before, after = around(place)
+    before = _DENIED_TWICE.sub(" ", before)
     return bool(_NEGATED_BEFORE.search(before) or _DISMISSED_AFTER.search(after))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from agents.policy import Policy
 from agents.prompt import PromptVariant
 from agents.requests import stage_request
 from console import BadInput, CannotJudge, progress, say
@@ -28,6 +29,8 @@ from tracking.runs import DatasetContent, LoggedRun, RunContent, digest, log_run
 from tracking.traces import SpanContent, TraceContent, TraceLog
 
 EXPERIMENT = "plumbline-evals"
+_ASKED_AGAIN = {"messages": "as before, then the answer before this one and which guardrails it broke"}
+"""A sample keeps no correction, and the first messages alone are not what was asked."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def _log_variant(shared: _Logging, variant: Variant) -> LoggedRun:
         metrics=metrics(shared.results, variant.name) | costs(gathered),
         tags=tags(shared.folder, variant) | prompt.run_tags,
         tables={"worst.json": worst_table(variant, gathered.worst.rows)} if gathered.worst.rows else {},
-        texts={"prompt.yaml": prompt_text(variant.prompt)},
+        texts={"prompt.yaml": prompt_text(variant.prompt), "policy.yaml": policy_text(variant.policy)},
         files=(shared.report, shared.folder.path / "cases.jsonl"),
         row_files={gathered.file.path: gathered.file.rows},
         dataset=dataset(plan),
@@ -101,6 +104,11 @@ def prompt_text(prompt: PromptVariant) -> str:
     """A prompt's words as YAML, without its sampling: that is the run's, and would make a version of every setting."""
     told = prompt.model_dump(mode="json", exclude={"sampling", "constrained"}, exclude_none=True)
     return as_yaml(told)
+
+
+def policy_text(policy: Policy) -> str:
+    """A policy's numbers as YAML: two files may carry one name."""
+    return as_yaml(policy.model_dump(mode="json", exclude_none=True))
 
 
 def as_yaml(told: object) -> str:
@@ -143,6 +151,7 @@ def params(plan: Plan, variant: Variant, prompt_uri: str) -> dict[str, object]:
         "model": variant.model.model,
         "endpoint": variant.model.base_url,
         "policy": variant.policy.name,
+        "policy_digest": digest(policy_text(variant.policy)),
         "guardrails": variant.guardrails.value,
         "sampling": variant.sampling_name,
         **{f"sampling_{key}": value for key, value in variant.prompt.sampling.model_dump().items()},
@@ -297,7 +306,7 @@ def _spans(row: Row, messages: list[dict[str, str]], start: datetime) -> Iterato
             f"answer {number}",
             start,
             end,
-            inputs={"messages": messages},
+            inputs={"messages": messages} if number == 1 else _ASKED_AGAIN,
             outputs=reply.text,
             attributes={"plumbline.finish_reason": reply.finish_reason, "plumbline.tries": reply.tries},
             tokens=(reply.prompt_tokens or 0, reply.output_tokens or 0) if known else None,

@@ -22,6 +22,9 @@ WORST_PER_VARIANT = 20
 MOST_OF_A_FAMILY = 3
 MOST_WORST = 120
 """Of all variants together."""
+MOST_OF_A_RELATION = 3
+MOST_BROKEN = 240
+"""Pairs that broke a metamorphic relation, of all relations and variants together."""
 MOST_FAMILIES, MOST_COMPARISONS, MOST_VARIANTS = 100, 300, 40
 LONGEST_TEXT = 2_000
 LONGEST_WORD = 240
@@ -47,6 +50,8 @@ class _Wanted:
 
     samples: int
     """Worst samples of each variant."""
+    broken: int
+    """Broken pairs of each variant and relation."""
     variants: int = MOST_VARIANTS
     families: int = MOST_FAMILIES
     comparisons: int = MOST_COMPARISONS
@@ -62,7 +67,10 @@ def write_report(folder: RunFolder) -> Path:
 def report(folder: RunFolder, results: Results) -> str:
     """The page. It shows as many of the worst samples as it has room for, and says how many there are."""
     worst = _worst(folder)
-    wanted = _Wanted(min(WORST_PER_VARIANT, max(1, MOST_WORST // len(results.variants))))
+    wanted = _Wanted(
+        samples=min(WORST_PER_VARIANT, max(1, MOST_WORST // len(results.variants))),
+        broken=min(MOST_OF_A_RELATION, MOST_BROKEN // max(1, len(results.relations))),
+    )
     while True:
         text = _rendered(folder, results, worst, wanted)
         if len(text.encode()) < page.MOST_BYTES:
@@ -72,11 +80,11 @@ def report(folder: RunFolder, results: Results) -> str:
 
 def _less(wanted: _Wanted) -> _Wanted:
     """Half of everything: first the samples, then the tables."""
-    if wanted.samples:
-        return _Wanted(wanted.samples // 2)
+    if wanted.samples or wanted.broken:
+        return _Wanted(wanted.samples // 2, wanted.broken // 2)
     if wanted.variants <= 1:
         raise AssertionError("one variant without samples does not fit a page")
-    return _Wanted(0, wanted.variants // 2, wanted.families // 2, wanted.comparisons // 2)
+    return _Wanted(0, 0, wanted.variants // 2, wanted.families // 2, wanted.comparisons // 2)
 
 
 def _rendered(folder: RunFolder, results: Results, worst: Mapping[str, Sequence[_Ranked]], wanted: _Wanted) -> str:
@@ -96,7 +104,8 @@ def _rendered(folder: RunFolder, results: Results, worst: Mapping[str, Sequence[
         families=families,
         most_of_a_family=MOST_OF_A_FAMILY,
         worst=_shown_samples(folder, shown),
-        relations=_relations(results),
+        relations=_relations(results, wanted),
+        most_broken=wanted.broken,
         relation_meanings={one.relation: one.meaning for one in results.relations},
     )
 
@@ -129,12 +138,13 @@ def _families(results: Results, wanted: _Wanted) -> list[tuple[str, list[Any]]]:
     ]
 
 
-def _relations(results: Results) -> dict[str, list[Any]]:
-    """Metamorphic rates by relation, variants in the leaderboard's order."""
-    place = {one.name: number for number, one in enumerate(results.variants)}
+def _relations(results: Results, wanted: _Wanted) -> dict[str, list[Any]]:
+    """Metamorphic rates by relation, the shown variants in the leaderboard's order."""
+    place = {one.name: number for number, one in enumerate(results.variants[: wanted.variants])}
     found: dict[str, list[Any]] = defaultdict(list)
     for rate in results.relations:
-        found[rate.relation].append(rate)
+        if rate.variant in place:
+            found[rate.relation].append(rate)
     return {name: sorted(rates, key=lambda rate: place[rate.variant]) for name, rates in found.items()}
 
 
@@ -175,7 +185,10 @@ def _chosen(ranked: list[_Ranked]) -> list[_Ranked]:
 def _shown_samples(folder: RunFolder, shown: Mapping[str, Sequence[_Ranked]]) -> dict[str, list[dict[str, Any]]]:
     """Prompt, answer and reasons of the chosen samples; their answers are fetched in one pass."""
     wanted = {one.sample for ranked in shown.values() for one in ranked}
-    samples = {sample.index: sample for sample in folder.samples() if sample.index in wanted} if wanted else {}
+    samples = dict[int, Sample]()
+    for sample in folder.samples() if wanted else ():
+        if sample.index in wanted and sample.error is None:
+            samples.setdefault(sample.index, sample)  # of several lines the first answer counts, as in scoring
     return {
         name: [_shown(folder, samples[one.sample], one) for one in ranked if one.sample in samples]
         for name, ranked in shown.items()

@@ -71,8 +71,11 @@ class VariantResult(Strict):
     sampling: str
     simulated: bool
     asked: int
+    """Samples of the plan: scored, errored and missing ones."""
     scored: int
     errored: int
+    missing: int
+    """Samples of the plan that have neither an answer nor an error: the run is not complete."""
     errors: dict[str, int]
     """By class."""
     from_rules: int
@@ -110,7 +113,7 @@ class Comparison(Strict):
     effect: float | None
     """Mean difference in standard deviations of the differences."""
     mde: float | None
-    """The smallest true difference this run finds four times out of five."""
+    """The smallest true difference this run finds four times out of five, p being corrected."""
 
     @property
     def verdict(self) -> Literal["better", "worse", "no difference shown", "too few pairs"]:
@@ -211,6 +214,7 @@ def _variant(variant: Variant, table: ScoreTable, outcomes: Outcomes, difficulti
     headline = table.per_case(variant.name, HEADLINE)
     errored = int(table.errored[number].sum())
     asked = int(table.errored[number].size)
+    scored = int(table.scored[number].sum())
     per_scorer = {name: table.per_case(variant.name, name) for name in headline_first(table.scorers)}
     return VariantResult(
         name=variant.name,
@@ -221,8 +225,9 @@ def _variant(variant: Variant, table: ScoreTable, outcomes: Outcomes, difficulti
         sampling=sampling_in_words(variant),
         simulated=variant.model.simulated,
         asked=asked,
-        scored=int((~np.isnan(table.values[number, :, :, table.scorers.index(HEADLINE)])).sum()),
+        scored=scored,
         errored=errored,
+        missing=asked - scored - errored,
         errors=dict(sorted(outcomes.errors[variant.name].items())),
         from_rules=int((outcomes.from_model[number] == 0).sum()),
         broken_rules=dict(sorted(outcomes.broken_rules[variant.name].items())),
@@ -265,6 +270,8 @@ def sampling_in_words(variant: Variant) -> str:
     """A variant's sampling in one line."""
     sampling = variant.prompt.sampling
     told = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, at most {sampling.max_tokens} tokens"
+    told += f", frequency penalty {sampling.frequency_penalty:g}" if sampling.frequency_penalty else ""
+    told += f", seed {sampling.seed}" if sampling.temperature else ""
     return told + ("" if variant.prompt.constrained else ", no schema")
 
 
@@ -331,7 +338,9 @@ def sentence(one: Comparison) -> str:
     """A comparison in words, with what it rests on."""
     interval = f" [{one.low:+.2f}, {one.high:+.2f}]" if one.low is not None and one.high is not None else ""
     found = f"{one.difference:+.2f}{interval}, n={one.n}"
-    least = f"; this run finds differences from {one.mde:.2f} on" if one.mde is not None else ""
+    least = "" if one.mde is None else f"; this run finds differences from {one.mde:.2f} on"
+    if one.mde is not None and one.mde >= 1:
+        least = "; this run is too small to find any"
     if one.verdict in {"better", "worse"}:
         return f"{one.b} is {one.verdict} than {one.a} in {one.scorer}: {found}, {p_in_words(one.p_holm)}{least}"
     return f"{one.b} and {one.a}: {one.verdict} in {one.scorer} ({found}, {p_in_words(one.p_holm)}){least}"

@@ -46,16 +46,18 @@ class RunFolder:
         """Make the folder with its plan and cases. Raises BadInput when it holds a run already or cannot be made."""
         if (path / "plan.json").exists() or (path / "samples.jsonl").exists():
             raise BadInput(f"--out {path}: holds a run already; go on with it by --resume, or name another folder")
-        lines = cases.lines() if isinstance(cases, CaseFile) else CaseFile.temporary(cases).lines()
+        held = cases if isinstance(cases, CaseFile) else CaseFile.temporary(cases)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_whole(path / "cases.jsonl", lines)
+            write_whole(path / "cases.jsonl", held.lines())
             (path / "samples.jsonl").touch()
             # Last: a folder with a plan is a run.
             write_whole(path / "plan.json", [plan.model_dump_json(indent=2).encode() + b"\n"])
         except OSError as error:
             raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from None
-        return cls(path, plan)
+        run = cls(path, plan)
+        run.cases = held  # the same bytes, and what planning has read of them is known already
+        return run
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -210,6 +212,7 @@ class SampleWriter:
         self._failed = False
         try:
             self._file = self.path.open("ab", buffering=0)
+            self._size = self._file.tell()
         except OSError as error:
             raise BadInput(f"{self.path}: cannot be written ({error.strerror})") from None
 
@@ -218,7 +221,6 @@ class SampleWriter:
         line = sample.model_dump_json(exclude_defaults=True).encode() + b"\n"
         if self._failed:
             raise CannotJudge(f"{self.path}: cannot be written")
-        begin = self._file.tell()
         try:
             written = self._file.write(line)
             while written < len(line):  # a disk that gets full takes half a line, and says why at the next write
@@ -226,8 +228,9 @@ class SampleWriter:
         except OSError as error:
             self._failed = True
             with contextlib.suppress(OSError):
-                self._file.truncate(begin)
+                self._file.truncate(self._size)
             raise CannotJudge(_full(self.path, error)) from None
+        self._size += written
 
     def close(self) -> None:
         """Have the rows on the disk itself."""

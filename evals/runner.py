@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache as kept
 
 import uvloop
 
@@ -22,7 +22,6 @@ from agents.schema import ErrorClass
 from console import BadInput
 from evals.cache import AnswerCache, SampleClient
 from evals.case import Case
-from evals.labels import case_labels
 from evals.plan import Plan
 from evals.run_folder import RunFolder, SampleWriter
 from evals.sample import Sample
@@ -35,7 +34,6 @@ GONE_AFTER = 50
 
 _GONE = frozenset({ErrorClass.UNREACHABLE, ErrorClass.TIMEOUT})
 _ORDER_SEED = 0
-_LABELS_KEPT = 4096
 
 OnSample = Callable[[Sample], None]
 
@@ -132,10 +130,11 @@ def order(plan: Plan, model: str, done: bytearray) -> Iterator[int]:
     """
     variants = [number for number, variant in enumerate(plan.variants) if variant.model.name == model]
     cases = list(range(plan.cases))
-    random.Random(_ORDER_SEED).shuffle(cases)  # noqa: S311 - reproducible, not secret
+    by_chance = random.Random(_ORDER_SEED)  # noqa: S311 - reproducible, not secret
+    by_chance.shuffle(cases)
     for case in cases:
         todo = [plan.index(case, variant, repeat) for variant in variants for repeat in range(plan.repeats)]
-        random.Random(case).shuffle(todo)  # noqa: S311 - reproducible, not secret
+        by_chance.shuffle(todo)
         yield from (index for index in todo if not done[index])
 
 
@@ -145,18 +144,14 @@ class _Questions:
     def __init__(self, folder: RunFolder) -> None:
         self.plan = folder.plan
         self._cases = folder.cases
-        self._policy_of = self.plan.policy_numbers
-        self._labels = lru_cache(maxsize=_LABELS_KEPT)(self._labels_of)
-        self._prompts = lru_cache(maxsize=None)(self._prompt_of)
+        self._policies = self.plan.policies
+        self._prompts = kept(self._prompt_of)
 
     def __call__(self, index: int) -> tuple[Case, Variant, int, PromptVariant, Labels]:
         """Case, variant, repeat, the prompt with that repeat's seed, and the labels."""
         case, variant, repeat = self.plan.place(index)
-        labels = self._labels(case, self._policy_of[variant])
+        labels = self._cases.labels(case, self._policies[variant])
         return self._cases[case], self.plan.variants[variant], repeat, self._prompts(variant, repeat), labels
-
-    def _labels_of(self, case: int, policy: int) -> Labels:
-        return case_labels(self._cases[case], self.plan.variants[policy].policy)
 
     def _prompt_of(self, variant: int, repeat: int) -> PromptVariant:
         return with_seed(self.plan.variants[variant].prompt, repeat)

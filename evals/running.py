@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from agents.open_files import allow_connections
-from console import BadInput, CannotJudge, say
+from console import BadInput, CannotJudge, say, shorten
 from evals.cache import AnswerCache
 from evals.meter import Meter
 from evals.plan import Plan, difference, load_plan
@@ -63,8 +64,9 @@ def run_suite(suite: Path, where: Where) -> Ran:
     """Plan a suite and run it in a new folder. Raises BadInput; CannotJudge when a model cannot be reached (any more)
     or an answer cannot be written. A sample without an answer is told by Ran.check."""
     plan, cases = load_plan(suite, where.base_url, where.model)
-    folder = RunFolder.create(where.out or _new_folder(), plan, cases)
-    return _run(folder, plan, where, resume=False)
+    with _opened(where.cache) as cache:  # before the folder is made: the file may be no cache
+        folder = RunFolder.create(where.out or _new_folder(), plan, cases)
+        return _run(folder, plan, where.base_url, cache, resume=False)
 
 
 def resume_run(suite: Path | None, where: Where) -> Ran:
@@ -72,18 +74,43 @@ def resume_run(suite: Path | None, where: Where) -> Ran:
     if where.out is None:
         raise BadInput("--resume: needs --out FOLDER, the run to go on with")
     folder = RunFolder.open(where.out)
+    plan = _plan_now(folder, suite, where)
+    with _opened(where.cache) as cache:
+        return _run(folder, plan, where.base_url, cache, resume=True)
+
+
+def _plan_now(folder: RunFolder, suite: Path | None, where: Where) -> Plan:
+    """A run's plan with what may change since it was made. Raises BadInput for what may not."""
     if suite is None:
-        return _run(folder, folder.plan, where, resume=True)
+        _refuse_unheeded(folder.plan, where)
+        return folder.plan
     plan, _ = load_plan(suite, where.base_url, where.model)
     if differs := difference(folder.plan, plan):
         raise BadInput(f"--resume: {where.out} was made from another suite: {differs}; use that, or another --out")
-    return _run(folder, plan, where, resume=True)
+    return plan
 
 
-def _run(folder: RunFolder, plan: Plan, where: Where, *, resume: bool) -> Ran:
-    """plan: where the models are now, and how many are asked at once; else it is the folder's."""
+def _refuse_unheeded(plan: Plan, where: Where) -> None:
+    """Raises BadInput for options that a run without its suite would have to ignore."""
     models = {variant.model.name: variant.model for variant in plan.variants}
-    only = where.base_url if len(models) == 1 else None
+    ids = sorted({model.model for model in models.values()})
+    if where.model and [where.model] != ids:
+        raise BadInput(f"--model: the run says what is asked ({shorten(', '.join(ids), 80)}); leave it out")
+    if where.base_url and len(models) > 1:
+        raise BadInput(
+            f"--base-url: the run asks {len(models)} models, each at its own address; give the suite, with the new ones"
+        )
+
+
+def _opened(cache: Path | None) -> AbstractContextManager[AnswerCache | None]:
+    return AnswerCache(cache) if cache else nullcontext()
+
+
+def _run(folder: RunFolder, plan: Plan, base_url: str | None, cache: AnswerCache | None, *, resume: bool) -> Ran:
+    """plan: where the models are now, and how many are asked at once; else it is the folder's. base_url: of the model
+    where there is but one."""
+    models = {variant.model.name: variant.model for variant in plan.variants}
+    only = base_url if len(models) == 1 else None
     endpoints = {name: _endpoint(model, only) for name, model in models.items()}
     allow_connections(plan.suite.concurrency * len(endpoints))
     began_s = time.monotonic()
@@ -91,7 +118,7 @@ def _run(folder: RunFolder, plan: Plan, where: Where, *, resume: bool) -> Ran:
         kept = keep_answered(folder) if resume else Kept(bytearray(plan.samples))
         if resume:
             _tell(folder, kept)
-        asked, cached = _ask(folder, endpoints, plan.suite, kept, where.cache)
+        asked, cached = _ask(folder, endpoints, plan.suite, kept, cache)
     _check_complete(folder, kept, asked)
     return Ran(folder, score_run(folder), asked, kept.answered, cached, time.monotonic() - began_s)
 
@@ -106,23 +133,21 @@ def _endpoint(model: ServedModel, base_url: str | None) -> Endpoint:
 
 
 def _ask(
-    folder: RunFolder, endpoints: dict[str, Endpoint], pace: Suite, kept: Kept, cache: Path | None
+    folder: RunFolder, endpoints: dict[str, Endpoint], pace: Suite, kept: Kept, cache: AnswerCache | None
 ) -> tuple[Asked, int]:
     left = folder.plan.samples - kept.answered
     told = f"{len(folder.plan.variants)} variants x {folder.plan.cases} cases"
     repeats = f" x {folder.plan.repeats} repeats" if folder.plan.repeats > 1 else ""
     say(f"{told}{repeats}: {left} samples to ask, {pace.concurrency} at a time; {folder.path}")
     try:
-        with ExitStack() as stack:
-            opened = stack.enter_context(AnswerCache(cache)) if cache else None
-            meter = stack.enter_context(Meter(folder.plan.suite.name, left))
-            asked = ask(folder, endpoints, pace=pace, done=kept.done, cache=opened, on_sample=meter.add)
+        with Meter(folder.plan.suite.name, left) as meter:
+            asked = ask(folder, endpoints, pace=pace, done=kept.done, cache=cache, on_sample=meter.add)
     except KeyboardInterrupt:
         say(f"stopped; what was answered is kept; go on by: {resume_command(folder)}")
         raise
-    if opened and opened.corrupt:
-        say(f"--cache {opened.path}: {opened.corrupt} rows were damaged and asked anew")
-    return asked, opened.hits if opened else 0
+    if cache and cache.corrupt:
+        say(f"--cache {cache.path}: {cache.corrupt} rows were damaged and asked anew")
+    return asked, cache.hits if cache else 0
 
 
 def _check_complete(folder: RunFolder, kept: Kept, asked: Asked) -> None:
@@ -154,4 +179,4 @@ def _new_folder() -> Path:
 
 def resume_command(folder: RunFolder) -> str:
     """The command that asks what a run has no answer for."""
-    return f"python -m evals run --resume --out {folder.path}"
+    return f"python -m evals run --resume --out {shlex.quote(str(folder.path))}"

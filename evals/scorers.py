@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from agents.answers import ACTION_CHARACTERS, SUMMARY_CHARACTERS
 from agents.claims import claims
-from agents.figures import claiming, strange_figures
+from agents.figures import claiming, figures, strange_figures
 from agents.guardrails import Checked, tool_does_not_fit_mode, tool_does_not_fit_source
 from agents.lexicon import places
 from agents.schema import Recommendation, Stage
@@ -135,19 +135,23 @@ def label_consistent(answered: Answered) -> Score | None:
 def urgency_calibrated(answered: Answered) -> Score | None:
     """0 for alarm where the label is LOW or NORMAL, and for doing nothing where it is HIGH or CRITICAL.
 
-    MEDIUM and UNKNOWN leave both open, and get no score unless the worst level known is one of the four. A condition
-    takes alarm back ("act at once if it fills up"), but does not excuse doing nothing about what is grave.
+    MEDIUM and UNKNOWN leave both open, and get no score unless the worst level known is one of the four; a grave label
+    leaves both open too where a calm one is as right for the case. A condition takes alarm back ("act at once if it
+    fills up"), but does not excuse doing nothing about what is grave.
     """
     level = answered.label.worst_known if answered.label else None
-    if level in ("LOW", "NORMAL"):
+    if level in _CALM:
         words = advised(answered, "urgent_advice") or advised(answered, "urgent")
         return Score(
             0.0 if words else 1.0, words or "", f"urgent words where the rules gave {level}" if words else "calm"
         )
-    if level in ("HIGH", "CRITICAL"):
+    if level in ("HIGH", "CRITICAL") and _CALM.isdisjoint(answered.case.acceptable_labels):
         words = advised(answered, "does_nothing") or advised(answered, "no_action")
         return _absent(words, f"no action where the rules gave {level}")
     return None
+
+
+_CALM = frozenset({"LOW", "NORMAL"})
 
 
 # --- what has to be said, and what must not be -----------------------------------------------------------
@@ -168,11 +172,14 @@ def required_points(answered: Answered) -> Score | None:
 def forbidden_points(answered: Answered) -> Score | None:
     """1 when the text recommends none of the case's forbidden concepts. None where the case forbids none.
 
-    What is negated, set aside ("Kafka is overkill") or put under a condition is not recommended.
+    What is negated, set aside ("Kafka is overkill") or put under a condition is not recommended. More consumers are
+    fine beside more partitions for them.
     """
     forbidden = answered.case.forbidden
     if not forbidden:
         return None
+    if advised(answered, "adds_partitions"):
+        forbidden = tuple(concept for concept in forbidden if concept not in _NEEDS_PARTITIONS)
     said = [f"{concept}: {words}" for concept in forbidden if (words := advised(answered, concept))]
     saw = "; ".join(said)
     return Score(
@@ -180,11 +187,20 @@ def forbidden_points(answered: Answered) -> Score | None:
     )
 
 
+_NEEDS_PARTITIONS = frozenset({"adds_consumers", "adds_replicas"})
+"""What is of no use unless there are partitions for it (row 6 of docs/oracle.md)."""
+
+
 def grounded(answered: Answered) -> Score:
     """1 when every figure in the text was given or follows from what was given (agents/figures.py says which do)."""
-    allowed = answered.question.allowed_figures
-    # Most answers hold no strange figure at all; only then is it asked which are part of a name (HTTP 429, QoS 1).
-    strange = strange_figures(answered.text, allowed) and strange_figures(claiming(answered.text), allowed)
+    question = answered.question
+    # Most answers hold none but given figures; only for the others is it worked out what follows from these, and only
+    # if that does not explain them is it asked which are part of a name (HTTP 429, QoS 1).
+    strange = (
+        any(figure not in question.given_figures for figure in figures(answered.text))
+        and strange_figures(answered.text, question.allowed_figures)
+        and strange_figures(claiming(answered.text), question.allowed_figures)
+    )
     if strange:
         shown = ", ".join(f"{figure:g}" for figure in strange[:5])
         return Score(0.0, shown, f"not in the input and not derived from it: {shown}")

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,6 @@ from agents.answers import AnswerForm
 from agents.requests import Labels
 from console import BadInput, CannotJudge, shorten
 from evals.case import Case
-from evals.labels import case_labels
 from evals.run_folder import RunFolder, misplaced, write_whole
 from evals.sample import Sample
 from evals.score import Score
@@ -46,7 +45,7 @@ def score_run(folder: RunFolder, *, workers: int | None = None) -> ScoreTable:
     CannotJudge when scores.jsonl cannot be written.
     """
     with folder.locked():
-        starts = _starts(folder)
+        starts = sample_starts(folder)
         tasks = list(_tasks(folder, starts))
         table = _Filling(folder)
         try:
@@ -72,7 +71,7 @@ def answered(case: Case, sample: Sample, labels: Labels, form: AnswerForm) -> An
 # --- which sample is where -------------------------------------------------------------------------------
 
 
-def _starts(folder: RunFolder) -> NDArray[np.int64]:
+def sample_starts(folder: RunFolder) -> NDArray[np.int64]:
     """Byte offset of each sample's line; -1 where there is none. Of several lines the first answer counts."""
     starts = np.full(folder.plan.samples, _MISSING, dtype=np.int64)
     final = bytearray(folder.plan.samples)
@@ -135,10 +134,12 @@ class _Scored:
 class _Worker:
     """Scores tasks of one run."""
 
-    def __init__(self, path: Path) -> None:
-        self.folder = RunFolder.open(path)
-        self.samples = self.folder.samples_path.open("rb")
-        self.policy_of = self.folder.plan.policy_numbers
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.policies = folder.plan.policies
+        # Mapped, since samples lie in another order: to seek and read a line each costs more than scoring it.
+        with folder.samples_path.open("rb") as file:
+            self.samples = mmap(file.fileno(), 0, access=ACCESS_READ) if folder.samples_path.stat().st_size else b""
 
     def score(self, task: _Task) -> _Scored:
         plan = self.folder.plan
@@ -149,7 +150,6 @@ class _Worker:
         for number in range(len(task.starts) // a_case):
             case = self.folder.cases[task.first + number]
             cases.append((case.id, case.family, case.stage.value, case.relation))
-            labels: dict[int, Labels] = {}
             for offset in range(number * a_case, (number + 1) * a_case):
                 if task.starts[offset] == _MISSING:
                     continue
@@ -157,7 +157,7 @@ class _Worker:
                 if sample is None:
                     damaged.append(task.first * a_case + offset)
                     continue
-                scores = {} if sample.error is not None else self._scores(case, sample, labels)
+                scores = {} if sample.error is not None else self._scores(case, sample)
                 for name, score in scores.items():
                     values[offset, _SCORER_NUMBER[name]] = score.value
                 errored[offset] = not scores
@@ -165,20 +165,16 @@ class _Worker:
         return _Scored(task.first, b"".join(lines), values, errored, cases, damaged)
 
     def _sample(self, start: int) -> Sample | None:
-        self.samples.seek(start)
         try:
-            sample = Sample.model_validate_json(self.samples.readline())
+            sample = Sample.model_validate_json(self.samples[start : self.samples.find(b"\n", start)])
         except ValidationError:
             return None
         return None if misplaced(self.folder, sample) else sample
 
-    def _scores(self, case: Case, sample: Sample, labels: dict[int, Labels]) -> dict[str, Score]:
-        _, number, _ = self.folder.plan.place(sample.index)
-        variant = self.folder.plan.variants[number]
-        policy = self.policy_of[number]
-        if policy not in labels:
-            labels[policy] = case_labels(case, variant.policy)
-        return score_all(answered(case, sample, labels[policy], variant.prompt.form))
+    def _scores(self, case: Case, sample: Sample) -> dict[str, Score]:
+        number, which, _ = self.folder.plan.place(sample.index)
+        labels = self.folder.cases.labels(number, self.policies[which])
+        return score_all(answered(case, sample, labels, self.folder.plan.variants[which].prompt.form))
 
 
 def _line(sample: Sample, scores: dict[str, Score]) -> bytes:
@@ -197,9 +193,9 @@ def _line(sample: Sample, scores: dict[str, Score]) -> bytes:
 _mine: _Worker | None = None
 
 
-def _begin(path: str) -> None:
+def _begin(folder: RunFolder) -> None:
     global _mine
-    _mine = _Worker(Path(path))
+    _mine = _Worker(folder)
 
 
 def _score(task: _Task) -> _Scored:
@@ -217,13 +213,13 @@ def _workers(folder: RunFolder, wanted: int | None) -> int:
 def _scored(folder: RunFolder, tasks: list[_Task], workers: int) -> Iterator[_Scored]:
     """Every task's scores, in the tasks' order."""
     if workers == 1:
-        worker = _Worker(folder.path)
+        worker = _Worker(folder)
         yield from map(worker.score, tasks)
         return
     # A fork, since a fresh process would import for seconds. The children compute and read files of their own; of what
     # other threads may hold locked at that moment (terminal, sockets) they use nothing.
     context = get_context("fork")
-    with ProcessPoolExecutor(workers, context, _begin, (str(folder.path),)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin, (folder,)) as pool:
         waiting: deque[Future[_Scored]] = deque()
         for task in tasks:
             waiting.append(pool.submit(_score, task))

@@ -132,4 +132,9 @@ def _degrees_of_freedom(sizes: NDArray[np.float64]) -> float:
 def _wilson(mean: float, effective_n: float, quantile: float) -> tuple[float, float]:
     alpha = 2 * float(special.ndtr(-quantile))
     low, high = proportion_confint(mean * effective_n, effective_n, alpha=alpha, method="wilson")
-    return float(low), float(high)
+    # Where a bound is 0 or 1 the formula misses it by a rounding, and may step over the mean.
+    return _rounded_to_edge(min(float(low), mean)), _rounded_to_edge(max(float(high), mean))
+
+
+def _rounded_to_edge(bound: float) -> float:
+    return float(round(bound)) if abs(bound - round(bound)) < _ROUNDING else bound

@@ -37,7 +37,8 @@ class SamplingChange(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    """Not below 0: vLLM takes -1 for "no seed". Above 2**53 a JSON number is no longer exact."""
     constrained: bool | None = None
     """False: the answer's schema is not enforced by the engine."""
 
@@ -62,6 +63,8 @@ class CaseSet(Strict):
     def _one_way(self) -> Self:
         if self.curated + (self.count is not None) + (self.file is not None) != 1:
             raise ValueError("give one of curated: true, count (and seed), or file")
+        if self.seed and self.count is None:
+            raise ValueError("seed goes with count")
         return self
 
 
@@ -71,6 +74,13 @@ class Metamorphic(Strict):
     relations: Literal["all"] | Annotated[list[Name], Field(min_length=1)] = "all"
     cases: Annotated[int, Field(ge=1)] = 30
     """How many cases each relation is tried on."""
+
+    @field_validator("relations")
+    @classmethod
+    def _none_twice(cls, names: str | list[str]) -> str | list[str]:
+        if twice := next((name for name in names if isinstance(names, list) and names.count(name) > 1), None):
+            raise ValueError(f"{shorten(twice, 80)!r} stands twice")
+        return names
 
 
 def _guardrails(value: object) -> object:
@@ -86,13 +96,14 @@ class Suite(Strict):
 
     name: Name
     prompts: Annotated[list[Name], Field(min_length=1)]
-    """Names, or paths of YAML files."""
+    """Names, or paths of YAML files, relative to the suite file."""
     models: Annotated[list[SuiteModel], Field(min_length=1)] | None = None
     """None: the one endpoint that --base-url, OPENAI_BASE_URL or `serving start` names."""
     sampling: Annotated[list[SamplingChange], Field(min_length=1)] = Field(
         default_factory=lambda: [SamplingChange(name=AS_PROMPT)]
     )
     policies: Annotated[list[Name], Field(min_length=1)] = Field(default_factory=lambda: [DEFAULT_POLICY])
+    """As prompts."""
     guardrails: Annotated[list[Guardrails], Field(min_length=1)] = Field(default_factory=lambda: [GuardrailMode.OFF])
     """off: what is scored is the model's own answer; nothing is held back or replaced."""
     repeats: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -110,7 +121,8 @@ class Suite(Strict):
     @field_validator("prompts", "models", "sampling", "policies", "guardrails")
     @classmethod
     def _none_twice(cls, values: Sequence[Any] | None) -> Sequence[Any] | None:
-        names = [str(getattr(value, "name", value)) for value in values or ()]
+        # A guardrail mode is a string; its `name` is Python's.
+        names = [str(value if isinstance(value, str) else value.name) for value in values or ()]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{shorten(twice, 80)!r} stands twice")
         return values

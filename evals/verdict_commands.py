@@ -1,24 +1,25 @@
-"""`python -m evals compare` and `gate`: two runs side by side, and whether a run may go through."""
+"""`python -m evals compare` and `gate`: two runs side by side, and whether a run may go through.
+
+Statistics take seconds to import, which --help and the other commands would wait for: each function imports its own.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import console
 from agents.files import load_yaml_model
 from console import CannotJudge, say
-from evals import page
-from evals.compare import Compared, Run, compare_runs, named_run
-from evals.gate import GateVerdict, judge, not_judged
 from evals.gate_rules import GateRules
-from evals.leaderboard import SIMULATED
-from evals.outcomes import outcomes_of
-from evals.results import Comparison, p_in_words
 from evals.suite import Suite
-from evals.verdict_files import difference, junit, markdown, number, sign, write_file
+
+if TYPE_CHECKING:
+    from evals.compare import Compared, Run
+    from evals.gate import GateVerdict
+    from evals.results import Comparison
 
 COMPARE_FILE = "compare.html"
 
@@ -33,6 +34,9 @@ def compare(
 
     Example: python -m evals compare runs/evals/before runs/evals/after#grounded
     """
+    from evals.compare import Run, compare_runs, named_run
+    from evals.verdict_files import write_file
+
     (path_a, variant_a), (path_b, variant_b) = named_run(a), named_run(b)
     compared = compare_runs(Run.open(path_a), Run.open(path_b), variant_a, variant_b)
     target = out or path_b / COMPARE_FILE
@@ -46,12 +50,17 @@ def compare(
 
 def compare_page(compared: Compared) -> str:
     """The comparison as a page of its own."""
+    from evals import page
+    from evals.leaderboard import SIMULATED
+
     bounds = [abs(bound) for one in compared.comparisons for bound in (one.low, one.high) if bound is not None]
     return page.render("compare.html.j2", compared=compared, simulated_told=SIMULATED, reach=max([0.1, *bounds]))
 
 
 def print_compared(compared: Compared) -> None:
     """One table a pair of variants."""
+    from evals.leaderboard import SIMULATED
+
     warning = f"; {SIMULATED}" if any(compared.simulated) else ""
     say(f"A: {compared.a}; B: {compared.b}; {compared.in_words}{warning}")
     for a, b in compared.pairs:
@@ -64,6 +73,8 @@ def print_compared(compared: Compared) -> None:
 
 
 def _row(one: Comparison) -> list[object]:
+    from evals.results import p_in_words
+
     interval = f" [{one.low:+.3f}, {one.high:+.3f}]" if one.low is not None and one.high is not None else ""
     return [
         one.scorer,
@@ -80,7 +91,7 @@ def _row(one: Comparison) -> list[object]:
 
 def gate(
     suite: Annotated[Path, typer.Argument(metavar="SUITE.yaml")],
-    baseline: Annotated[Path, typer.Option(metavar="RUN", help="The run's folder that is held against.")],
+    baseline: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run to hold it against.")],
     run: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Judge this run; else the suite is run now, into --out.")
     ] = None,
@@ -97,6 +108,9 @@ def gate(
 
     Example: python -m evals gate examples/suite.yaml --baseline runs/evals/main --junit gate.xml
     """
+    from evals.compare import Run
+    from evals.gate import judge, not_judged
+
     rules = load_yaml_model(suite, Suite).gate or GateRules()
     held_against = Run.open(baseline)  # before anything is asked
     try:
@@ -105,13 +119,15 @@ def gate(
     except CannotJudge as error:
         # The build server reads files: a verdict that could not be had is told there too.
         verdict = not_judged(str(error), held_against)
-    _write(verdict, junit_file, markdown_file)
     print(verdict.model_dump_json(indent=2)) if as_json else _print(verdict)
+    _write(verdict, junit_file, markdown_file)  # last: a file that cannot be written must not cost the verdict
     raise typer.Exit(verdict.exit_code)
 
 
 def _run(suite: Path, base_url: str | None, model: str | None, out: Path | None) -> Run:
-    from evals.run_command import derive  # asking brings a client and an event loop along
+    from evals.compare import Run
+    from evals.outcomes import outcomes_of
+    from evals.run_command import derive
     from evals.running import Where, run_suite
 
     ran = run_suite(suite, Where(base_url, model, out))
@@ -120,6 +136,8 @@ def _run(suite: Path, base_url: str | None, model: str | None, out: Path | None)
 
 
 def _write(verdict: GateVerdict, junit_file: Path | None, markdown_file: Path | None) -> None:
+    from evals.verdict_files import junit, markdown, write_file
+
     if junit_file:
         write_file(junit_file, "--junit", junit(verdict))
     if markdown_file:
@@ -127,6 +145,9 @@ def _write(verdict: GateVerdict, junit_file: Path | None, markdown_file: Path | 
 
 
 def _print(verdict: GateVerdict) -> None:
+    from evals.leaderboard import SIMULATED
+    from evals.verdict_files import difference, number, reasons, sign
+
     if verdict.simulated:
         say(SIMULATED)
     shown = [check for check in verdict.checks if check.outcome != "pass" or (check.required and check.p is not None)]
@@ -149,7 +170,11 @@ def _print(verdict: GateVerdict) -> None:
         right=["baseline", "run", "difference", "margin", "n"],
     )
     if more := len(verdict.checks) - len(shown):
-        say(f"{more} more checks found nothing against it; --markdown and --json tell them all")
+        still_open = sum(check.open for check in verdict.checks)
+        told = f", {still_open} of them open: watched, too little evidence of a fall" if still_open else ""
+        say(f"{more} more checks found nothing against it{told}; --markdown and --json tell them all")
+    for why in reasons(verdict):
+        say(why)
     for note in verdict.notes:
         say(f"note: {note}")
     say(verdict.why)

@@ -16,6 +16,7 @@ from evals.leaderboard import SIMULATED
 
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no way to write."""
+_MOST_REASONS = 12
 _SIGNS = {"pass": "passed", "fail": "FAILED", "not judged": "not judged"}
 
 
@@ -77,6 +78,7 @@ def markdown(verdict: GateVerdict) -> str:
     against = [check for check in verdict.checks if check.outcome != "pass"]
     if against:
         lines += [*_table(against), ""]
+    lines += [f"- {plain(why)}" for why in reasons(verdict)]
     lines += [f"- {plain(note)}" for note in verdict.notes]
     if verdict.checks:
         passed = sum(check.outcome == "pass" for check in verdict.checks)
@@ -87,8 +89,15 @@ def markdown(verdict: GateVerdict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def reasons(verdict: GateVerdict) -> list[str]:
+    """Why the checks did not pass that have no figures of a difference to say so; the rest of them is counted."""
+    told = [check.why for check in verdict.checks if check.outcome != "pass" and check.difference is None]
+    more = [f"and {len(told) - _MOST_REASONS} more; --json tells them all"] if len(told) > _MOST_REASONS else []
+    return [*told[:_MOST_REASONS], *more]
+
+
 def _table(checks: list[Check] | tuple[Check, ...]) -> list[str]:
-    head = "| variant | check | baseline | run | difference [95 %] | margin | n | verdict |"
+    head = "| variant | check | baseline | run | difference [one-sided 95 % bounds] | margin | n | verdict |"
     return [head, "|---|---|---:|---:|---:|---:|---:|---|", *(_row(check) for check in checks)]
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,10 +173,13 @@ def _check_stored(client: MlflowClient, run_id: str, content: RunContent) -> Non
     missing += [one.name for one in [content.dataset] if one and one.digest not in digests]
     if missing:
         raise CannotJudge(f"MLflow run {run_id} lacks {len(missing)} of what was logged, first {missing[0]!r}")
-    for path, rows in content.tables.items():
-        _check_rows(run_id, path, len(json.loads(_artifact(client, run_id, path).read_text("utf8"))["data"]), len(rows))
-    for file, count in content.row_files.items():
-        _check_rows(run_id, file.name, _parquet_rows(_artifact(client, run_id, file.name)), count)
+    # Without a folder of ours, MLflow leaves one behind for each file that it brings from a server.
+    with tempfile.TemporaryDirectory(prefix="plumbline-") as brought:
+        for path, rows in content.tables.items():
+            table = json.loads(_artifact(client, run_id, path, brought).read_text("utf8"))
+            _check_rows(run_id, path, len(table["data"]), len(rows))
+        for file, count in content.row_files.items():
+            _check_rows(run_id, file.name, _parquet_rows(_artifact(client, run_id, file.name, brought)), count)
 
 
 def _check_rows(run_id: str, path: str, kept: int, sent: int) -> None:
@@ -183,8 +187,8 @@ def _check_rows(run_id: str, path: str, kept: int, sent: int) -> None:
         raise CannotJudge(f"MLflow run {run_id}: {path} holds {kept} rows of {sent}")
 
 
-def _artifact(client: MlflowClient, run_id: str, path: str) -> Path:
-    return Path(client.download_artifacts(run_id, path))
+def _artifact(client: MlflowClient, run_id: str, path: str, into: str) -> Path:
+    return Path(client.download_artifacts(run_id, path, into))
 
 
 def _parquet_rows(path: Path) -> int:

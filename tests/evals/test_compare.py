@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,30 @@ def test_the_page_is_written_beside_the_second_run_and_escapes_names(
     compared = compare_runs(before, after).model_copy(update={"a": "<script>alert(1)</script>"})
     assert "<script>alert" not in compare_page(compared)
     assert "&lt;script&gt;alert(1)" in compare_page(compared)
+
+
+def test_scores_of_other_scorers_are_not_compared(before: Run, tmp_path: Path) -> None:
+    made_run(tmp_path, {"plain": right}, cases=CASES[:5])
+    Run.open(tmp_path)
+    scores = tmp_path / "scores.jsonl"
+    lines = scores.read_text().splitlines()
+    row = json.loads(lines[3])
+    row["scores"]["specific"]["value"] = 0.0
+    scores.write_text("\n".join([*lines[:3], json.dumps(row), *lines[4:]]) + "\n")
+    with pytest.raises(BadInput, match=r"not what the scorers say today of sample 3; score it anew: .*rescore"):
+        compare(str(before.folder.path), str(tmp_path), None, False)
+
+
+def test_answers_that_were_never_scored_are_not_compared(before: Run, tmp_path: Path) -> None:
+    made_run(tmp_path, {"plain": right}, cases=CASES[:5])
+    (tmp_path / "scores.jsonl").write_text("")
+    with pytest.raises(BadInput, match="score it anew"):
+        compare(str(before.folder.path), str(tmp_path), None, False)
+
+
+def test_a_run_given_as_a_dot_has_a_name(before: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(before.folder.path)
+    assert Run.open(Path()).name == before.folder.path.name
 
 
 def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
 from evals.comparison import FEWEST_FAMILIES, Paired, compare_paired, gate_verdicts, non_inferiority, with_holm
 
@@ -97,7 +98,43 @@ def test_drawn_flips_agree_with_all_of_them() -> None:
 
 def test_no_p_is_ever_0() -> None:
     a, b = np.linspace(0, 0.4, 40), np.linspace(0.5, 1, 40)
-    assert compare_paired(a, b, singly(a)).p == pytest.approx(1 / 10_000)
+    found = compare_paired(a, b, singly(a)).p
+    assert found is not None
+    assert 0 < found < 1 / 10_000
+    many = np.zeros(1_500)
+    sure = compare_paired(many + 0.25, many + 0.75, singly(many)).p
+    assert sure is not None
+    assert 0 < sure < 1e-200
+
+
+def test_what_no_draw_can_show_is_bounded_by_hoeffding() -> None:
+    """20 differences of 0.5: 2 exp(-10^2 / (2 * 20 * 0.25)) = 2 exp(-10), above the truth of 2 / 2^20."""
+    a, b = graded(*[0.5] * 20)
+    found = compare_paired(a, b, singly(a)).p
+    assert found == pytest.approx(2 * math.exp(-10))
+    assert 2 * math.exp(-10) > 2 / 2**20
+
+
+def test_a_gate_of_600_metrics_can_still_fail() -> None:
+    """Holm over 600 asks for p <= 0.000083, which 9,999 draws cannot show."""
+    dropped = graded(*np.linspace(-0.6, -0.4, 40))
+    steady = np.full(40, 0.5)
+    others = [(f"m{n}", steady, steady, range(40), 0.05) for n in range(599)]
+    assert gate_verdicts([("x", *dropped, range(40), 0.05), *others])[0].verdict == "worse"
+
+
+def test_what_can_be_found_gets_larger_with_every_comparison_of_the_table() -> None:
+    """Against statsmodels at the level that Holm asks of the first of 13; its solver is sound there."""
+    a, b = graded(*np.random.default_rng(2).normal(0, 0.2, size=34).clip(-0.9, 0.9))
+    alone = compare_paired(a, b, singly(a))
+    found = with_holm([alone] * 13)[0].mde
+    assert alone.mde is not None
+    power = TTestPower().solve_power(nobs=34, alpha=0.05 / 13, power=0.8) / TTestPower().solve_power(
+        nobs=34, alpha=0.05, power=0.8
+    )
+    assert found is not None
+    assert found == pytest.approx(alone.mde * power, rel=0.02)
+    assert with_holm([alone])[0].mde == pytest.approx(alone.mde)
 
 
 def test_the_same_scores_twice_are_no_finding_and_no_certainty() -> None:

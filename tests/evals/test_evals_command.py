@@ -125,6 +125,75 @@ def test_a_dry_run_prints_the_matrix_and_asks_nothing(
     assert [path.name for path in Path().iterdir()] == ["suite.yaml"]
 
 
+def test_a_dry_run_as_json_is_the_matrix(start_simulator: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = str(write_suite(Path("suite.yaml"), repeats=3))
+    here("run", suite, "--base-url", start_simulator(), "--dry-run", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["samples"], told["cases"], told["repeats"], told["baseline"]) == (36, 6, 3, "plain")
+    assert [variant["name"] for variant in told["variants"]] == ["plain", "grounded"]
+    assert sum(group["cases"] for group in told["groups"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--dry-run", "--resume", "--out", "a"), "--dry-run: asks nothing, so there is nothing to --resume"),
+        (("--judge-model", "big"), "--judge-model: needs --judge URL, where the judge is served"),
+        (("--judge-pair", "a,b"), "--judge-pair: needs --judge URL, where the judge is served"),
+    ],
+)
+def test_options_that_do_nothing_together_are_refused(options: tuple[str, ...], told: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        here("run", str(write_suite(Path("suite.yaml"))), *options)
+    assert str(refused.value) == told
+
+
+def test_a_judge_that_is_down_is_told_before_anything_is_asked(start_simulator: Start) -> None:
+    suite, url = str(write_suite(Path("suite.yaml"))), start_simulator()
+    with pytest.raises(CannotJudge, match=r"^--judge: no endpoint answers at http://127\.0\.0\.1:9/v1 "):
+        here("run", suite, "--base-url", url, "--out", "a", "--judge", "http://127.0.0.1:9/v1")
+    assert not Path("a").exists()
+
+
+def test_a_file_that_is_no_cache_is_told_before_a_folder_is_made(start_simulator: Start) -> None:
+    suite = str(write_suite(Path("suite.yaml")))
+    with pytest.raises(BadInput, match=r"^--cache suite\.yaml: cannot be used "):
+        here("run", suite, "--base-url", start_simulator(), "--out", "a", "--cache", suite)
+    assert not Path("a").exists()
+
+
+def test_a_store_that_fails_loses_no_result_and_is_told_how_to_log_later(
+    start_simulator: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///file/mlflow.db")
+    Path("file").write_text("")
+    url = start_simulator(**FAST)
+    with pytest.raises(CannotJudge) as failed:
+        here("run", str(write_suite(Path("suite.yaml"))), "--base-url", url, "--out", "a b", "--json")
+    assert str(failed.value).endswith("; log it later by: python -m evals rescore 'a b' --mlflow")
+    told = json.loads(capsys.readouterr().out)
+    assert [variant["mlflow_run_id"] for variant in told["variants"]] == [None, None]
+    assert told["results"]["variants"][0]["scored"] == CASES
+
+
+@pytest.mark.slow
+def test_a_stored_run_is_logged_without_a_call(
+    start_simulator: Start, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    suite = write_suite(Path("suite.yaml"), name="later")
+    here("run", str(suite), "--base-url", start_simulator(**FAST), "--out", "a", "--no-mlflow")
+    monkeypatch.setattr("socket.create_connection", None)
+    here("rescore", "a", "--mlflow")
+    assert "MLflow experiment plumbline-evals, one run per variant" in capsys.readouterr().err
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(store.uri)
+    [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "plumbline-evals"]
+    logged = client.search_runs([experiment], "tags.`plumbline.suite` = 'later'")
+    assert sorted(run.data.params["variant"] for run in logged) == ["grounded", "plain"]
+
+
 @pytest.mark.slow
 def test_a_cache_answers_the_second_run(start_simulator: Start, capsys: pytest.CaptureFixture[str]) -> None:
     url, suite = start_simulator(**FAST), str(write_suite(Path("suite.yaml")))
@@ -173,7 +242,7 @@ def test_rescore_makes_the_same_bytes_without_an_endpoint(
     before = {name: Path("a", name).read_bytes() for name in names}
     for name in names:
         Path("a", name).unlink()
-    monkeypatch.setattr("serving.endpoint.connect", None)
+    monkeypatch.setattr("socket.create_connection", None)  # nothing is reached over the network
     here("rescore", "a", "--json")
     assert {name: Path("a", name).read_bytes() for name in names} == before
     printed = json.loads(capsys.readouterr().out)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 import typer
 from hypothesis import given
@@ -18,7 +19,7 @@ from agents.requests import labels_for
 from console import BadInput
 from evals.case import Case
 from evals.compare import Run
-from evals.gate import Check, GateVerdict, judge
+from evals.gate import Check, GateVerdict, _by_rules, _Measured, judge
 from evals.gate_rules import GateRules
 from evals.generate import generate
 from evals.reference import reference_answer
@@ -163,6 +164,24 @@ def test_a_level_is_held_whatever_the_baseline_does(baseline: Run) -> None:
     assert outcome(0.999) == "fail"
 
 
+def test_a_level_is_not_missed_by_one_case(tmp_path: Path) -> None:
+    def outcome(cases: list[Case]) -> str:
+        run = made_run(tmp_path / str(len(cases)), {"plain": wrong}, cases=cases)
+        return check_of(judge(run, run, GateRules(minimum={"headline": 0.5})), "minimum headline").outcome
+
+    assert outcome(CASES[:1]) == "not judged"
+    assert outcome(CASES[:12]) == "fail"
+
+
+def test_rules_that_fall_by_just_their_margin_have_not_fallen(baseline: Run) -> None:
+    """0.7 - 0.8 is below -0.1 by rounding."""
+    before, after = np.array([0.8]), np.array([0.7])
+    check = _by_rules(_Measured("plain", "label_fit", before, after), GateRules(margins={"label_fit": 0.1}))
+    assert check.outcome == "pass"
+    check = _by_rules(_Measured("plain", "label_fit", before, after), GateRules(margins={"label_fit": 0.09}))
+    assert check.outcome == "fail"
+
+
 # --- what cannot be judged -------------------------------------------------------------------------------
 
 
@@ -183,16 +202,38 @@ def test_too_many_errors_are_the_endpoints_fault_and_no_verdict(baseline: Run, m
 
 
 @pytest.mark.slow
+def test_a_run_that_is_not_sound_is_told_before_thin_evidence(baseline: Run, make: Make) -> None:
+    gone, shifted = {case.id for case in CASES[2:5]}, wrong_on([case.id for case in CASES[1::10]])
+    verdict = judge(baseline, make(lambda case, r: failed(case) if case.id in gone else shifted(case, r)), RULES)
+    assert check_of(verdict, "headline").outcome == "not judged"
+    assert verdict.why.startswith("NOT JUDGED: 3 of 68 samples of plain in the run got no answer")
+
+
+def test_a_metric_that_the_suite_requires_and_nothing_measures_is_no_pass(baseline: Run) -> None:
+    verdict = judge(baseline, baseline, GateRules(required=("headline", "unbroken")))  # guardrails are off
+    assert verdict.why == ("NOT JUDGED: unbroken of plain is required and no case has a value of it in both runs")
+
+
+@pytest.mark.slow
 def test_a_run_that_is_not_complete_is_not_judged(baseline: Run, make: Make) -> None:
-    verdict = judge(baseline, make(wrong_on(every(10, CASES)), leave_out=5), RULES)
+    incomplete = make(wrong_on(every(10, CASES)), leave_out=5)
+    verdict = judge(baseline, incomplete, RULES)
     assert verdict.outcome == "not judged"
     assert "5 samples of plain were never asked in the run" in verdict.why
+    assert "- 5 samples of plain were never asked" in markdown(verdict)
+    assert check_of(judge(incomplete, baseline, RULES), "samples of the baseline").outcome == "not judged"
 
 
 def test_a_baseline_without_the_cases_asks_for_a_new_one(baseline: Run, make: Make) -> None:
     verdict = judge(baseline, make(right, cases=[*CASES[:60], CASES[0].model_copy(update={"id": "new"})]), RULES)
     assert (verdict.outcome, verdict.checks) == ("not judged", ())
     assert "lacks 1 of the run's 61 cases; make a new baseline" in verdict.why
+
+
+def test_cases_that_the_run_dropped_are_told(baseline: Run, make: Make) -> None:
+    verdict = judge(baseline, make(right, cases=CASES[:66]), RULES)
+    assert verdict.cases == 66
+    assert "2 cases of the baseline are not in the run and were not judged" in verdict.notes
 
 
 def test_made_up_answers_are_not_held_against_real_ones(baseline: Run, make: Make) -> None:
@@ -217,6 +258,17 @@ def test_variants_without_a_counterpart_are_told(tmp_path: Path) -> None:
     notes = " ".join(judge(before, after, RULES).notes)
     assert "variant old of the baseline is not in the run" in notes
     assert "variant new is new" in notes
+
+
+def test_what_changed_in_the_set_up_is_told_by_its_name(tmp_path: Path) -> None:
+    prompt = variant("x").prompt
+    hot = prompt.model_copy(update={"sampling": prompt.sampling.model_copy(update={"temperature": 1.5})})
+    before = made_run(tmp_path / "a", {"one": right}, cases=CASES[:7])
+    after = made_run(tmp_path / "b", {"two": right}, cases=CASES[:7], changes={"prompt": hot})
+    notes = judge(before, after, RULES).notes
+    assert "two is held against one: the only variant on each side" in notes
+    assert any(note.startswith("sampling of two was temperature 0,") for note in notes)
+    assert not any("prompt" in note for note in notes)
 
 
 # --- the rules' own file ---------------------------------------------------------------------------------
@@ -315,6 +367,16 @@ def test_the_suite_is_run_on_a_simulator_and_judged_against_itself(
     # The simulator's words are no advice: its headline is 0, its points may be.
     assert code in {0, 3}
     assert "SIMULATOR" in (tmp_path / "m.md").read_text()
+
+
+def test_a_file_that_cannot_be_written_does_not_cost_the_verdict(
+    baseline: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    run = baseline.folder.path
+    with pytest.raises(BadInput, match=r"--junit .*cannot be written"):
+        gate(suite_file(tmp_path), run, run, None, None, None, tmp_path / "file" / "gate.xml", None, False)
+    assert "PASS: " in capsys.readouterr().err
 
 
 def test_a_baseline_that_is_no_run_costs_no_call(tmp_path: Path) -> None:

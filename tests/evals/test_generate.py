@@ -151,7 +151,7 @@ def test_each_row_asks_for_what_the_oracle_table_asks_for() -> None:
     """One row by hand from each stage, so that a slip in a table does not pass for truth."""
     webhook, keys, idle = (next(case for case in cases() if case.row == row) for row in (15, 21, 32))
     assert webhook.acceptable_modes == ("push_receiver",)
-    assert webhook.unacceptable_modes == ("batch", "micro_batch")
+    assert webhook.unacceptable_modes == ("batch", "micro_batch", "cdc")
     assert (keys.acceptable_labels, keys.required) == (("HIGH",), ("dedupe", "idempotent"))
     assert (idle.acceptable_labels, idle.forbidden) == (("NORMAL",), ("scale_up", "urgent"))
 

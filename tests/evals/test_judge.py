@@ -8,6 +8,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,14 @@ def test_another_judge_is_asked_anew(run: RunFolder, judge: StandIn) -> None:
     assert {row.judge for row in lines(run)} == {"judge-1", "judge-2"}
 
 
+def test_what_the_simulator_made_up_is_no_verdict_of_a_model_with_its_name(run: RunFolder, judge: StandIn) -> None:
+    judge.judges = perfect
+    assert judge_run(run, replace(judge.endpoint, simulated=True), limit=3).simulated
+    found = judge_run(run, judge.endpoint, limit=3)
+    assert (found.simulated, found.reused) == (False, 0)
+    assert judge_run(run, judge.endpoint, limit=3).reused == found.n
+
+
 def test_a_line_torn_by_a_kill_is_asked_again_and_spoils_no_other(run: RunFolder, judge: StandIn) -> None:
     judge.judges = perfect
     whole = judge_run(run, judge.endpoint, limit=3)
@@ -242,8 +251,8 @@ def test_a_judge_that_is_not_there_is_named(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        (("good", "better"), "pairwise: found 'better'; allowed: good, bad"),
-        (("good", "good"), "pairwise: found 'good' twice; name two variants"),
+        (("good", "better"), "--judge-pair: found 'better'; allowed: good, bad"),
+        (("good", "good"), "--judge-pair: found 'good' twice; name two variants"),
     ],
 )
 def test_a_pair_has_to_be_two_variants_of_the_run(

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet  # type: ignore[import-untyped]
 
+from agents.policy import Policy, load_policy
 from agents.prompt import Sampling, load_prompt
 from agents.reply import Reply
 from console import BadInput, CannotJudge
@@ -22,7 +23,18 @@ from evals import record
 from evals.compare import Run
 from evals.generate import generate
 from evals.logged_rows import SAMPLED, First, Gathered, Row, SampleFile, columns, gather, record_of, rows
-from evals.record import as_yaml, check_complete, costs, log_run_folder, metrics, params, prompt_text, tags
+from evals.record import (
+    as_yaml,
+    check_complete,
+    costs,
+    log_run_folder,
+    metrics,
+    params,
+    policy_text,
+    prompt_text,
+    tags,
+    trace,
+)
 from evals.results import Results, compute_results, write_results
 from evals.scorers import SCORER_NAMES
 from tests.evals.made_runs import failed, made_run, reply, right, wrong, wrong_on
@@ -262,6 +274,23 @@ def test_params_and_tags_name_the_condition(run: Run, monkeypatch: pytest.Monkey
     assert KEY not in repr(given_params) + repr(named)
 
 
+def test_policies_of_one_name_and_other_numbers_are_told_apart(run: Run) -> None:
+    plan, (variant, _) = run.folder.plan, run.folder.plan.variants
+    other = variant.model_copy(update={"policy": load_policy("seed").model_copy(update={"name": variant.policy.name})})
+    digests = {params(plan, one, "prompts:/plumbline-plain/1")["policy_digest"] for one in (variant, other)}
+    assert len(digests) == 2
+    assert Policy.model_validate(yaml.safe_load(policy_text(other.policy))) == other.policy
+
+
+def test_only_the_first_answers_span_shows_the_first_messages(run: Run) -> None:
+    """What it was asked again with is not kept, and must not be made up."""
+    twice = row(run, replies=(reply("one"), reply("two")))
+    first, second = trace(run.folder.plan.variants[0], twice, "0" * 32, {}).spans
+    assert [one["role"] for one in cast(Any, first.inputs)["messages"]] == ["system", "user"]
+    assert "which guardrails it broke" in str(second.inputs)
+    assert (first.outputs, second.outputs) == ("one", "two")
+
+
 def test_a_run_without_its_report_is_not_logged(tmp_path: Path) -> None:
     bare = made_run(tmp_path / "run", {"a": right}, cases=CASES[:2])
     with pytest.raises(BadInput, match=r"report\.html: is not there; make it by: python -m evals rescore"):
@@ -406,7 +435,10 @@ def test_a_run_goes_through_a_server_as_it_does_into_a_file(
     database = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with running_server(database, tmp_path / "kept") as base_url:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", base_url)
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
         remote = log_run_folder(run.folder, run.table, results)
+        assert list((tmp_path / "temporary").iterdir()) == []  # what was read back from the server is gone
         there, here = MlflowClient(tracking_uri=base_url), MlflowClient(tracking_uri=store)
         for name, one in remote.items():
             assert one.tracking_uri == base_url
@@ -416,6 +448,7 @@ def test_a_run_goes_through_a_server_as_it_does_into_a_file(
             assert parquet.read_metadata(artifact(there, one, "samples.parquet")).num_rows == 24
             assert {path.name for path in (tmp_path / "kept").rglob(f"{one.run_id}/artifacts/*")} == {
                 "cases.jsonl",
+                "policy.yaml",
                 "prompt.yaml",
                 "report.html",
                 "samples.parquet",

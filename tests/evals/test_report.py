@@ -11,6 +11,7 @@ from evals import page
 from evals.case import Case
 from evals.compare import Run
 from evals.generate import generate
+from evals.metamorphic import RELATIONS
 from evals.report import MOST_OF_A_FAMILY, report, write_report
 from evals.results import compute_results, write_results
 from tests.evals.made_runs import every, made_run, right, wrong, wrong_on
@@ -104,6 +105,30 @@ def test_many_variants_with_long_hostile_answers_stay_under_a_megabyte(tmp_path:
     text = report(run.folder, compute_results(run.folder, run.table))
     assert len(text.encode()) < page.MOST_BYTES
     assert "variants are shown; results.json has all" in text
+
+
+@pytest.mark.slow
+def test_broken_relations_of_many_variants_leave_room(tmp_path: Path) -> None:
+    """36 variants that break each of 12 relations on each of 6 cases."""
+    cases = CASES[:6]
+    changed = [
+        case.model_copy(update={"id": f"{case.id}~{relation}", "of": case.id, "relation": relation})
+        for relation in RELATIONS
+        for case in cases
+    ]
+    answer = wrong_on([case.id for case in changed])
+    run = made_run(tmp_path, {f"variant {n}": answer for n in range(36)}, cases=[*cases, *changed])
+    results = compute_results(run.folder, run.table)
+    assert len([rate for rate in results.relations if rate.worst]) > 36 * 6
+    text = report(run.folder, results)
+    assert len(text.encode()) < page.MOST_BYTES
+    assert 'id="metamorphic"' in text
+
+
+def test_a_run_that_is_not_complete_says_so_on_top(tmp_path: Path, made: tuple[Run, str]) -> None:
+    run = made_run(tmp_path, {"one": right}, cases=CASES[:4], leave_out=1)
+    assert "Not complete: 1 of 4 samples were never asked" in report(run.folder, compute_results(run.folder, run.table))
+    assert "Not complete" not in made[1]
 
 
 def test_a_text_is_cut_and_stripped_of_what_cannot_be_shown() -> None:

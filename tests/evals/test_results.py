@@ -13,10 +13,10 @@ from evals.compare import Run
 from evals.generate import generate
 from evals.leaderboard import sentences, title
 from evals.reference import reference_answer
-from evals.results import Comparison, compute_results, load_results, sentence, write_results
+from evals.results import Comparison, compute_results, load_results, sampling_in_words, sentence, write_results
 from evals.run_folder import RunFolder
 from evals.score_table import ScoreTable
-from tests.evals.made_runs import every, failed, made_run, reply, right, wrong, wrong_on
+from tests.evals.made_runs import every, failed, made_run, reply, right, variant, wrong, wrong_on
 
 CASES = generate(34, 3)
 
@@ -49,6 +49,41 @@ def test_a_sample_without_an_answer_is_unscored_counted_and_told_by_its_class(tm
     assert (one.asked, one.scored, one.errored, one.errors) == (34, 32, 2, {"unreachable": 2})
     assert one.scores["headline"] is not None
     assert (one.scores["headline"].mean, one.scores["headline"].n) == (1.0, 32)
+
+
+def test_a_sample_that_has_two_lines_counts_once_and_by_its_first_answer(tmp_path: Path) -> None:
+    run = made_run(
+        tmp_path,
+        {"one": lambda case, r: failed(case) if case.id == CASES[1].id else right(case, r)},
+        cases=CASES[:7],
+        changes={"guardrails": GuardrailMode.WARN},
+    )
+    answered, error = list(run.folder.samples())[:2]
+    again = answered.model_copy(update={"broken_rules": ("new_figure",), "source": "rules"})
+    with run.folder.samples_path.open("a") as file:
+        for line in (again, error, error.model_copy(update={"index": answered.index, "case_id": answered.case_id})):
+            file.write(line.model_dump_json(exclude_defaults=True) + "\n")
+    one = compute_results(*_of(run)).of("one")
+    assert (one.errors, one.broken_rules, one.from_rules) == ({"unreachable": 1}, {}, 0)
+
+
+def test_what_was_never_asked_is_told_and_is_no_error(tmp_path: Path) -> None:
+    one = compute_results(*_of(made_run(tmp_path, {"one": right}, cases=CASES[:7], leave_out=2))).of("one")
+    assert (one.asked, one.scored, one.errored, one.missing) == (7, 5, 0, 2)
+
+
+def test_sampling_in_words_tells_apart_what_differs() -> None:
+    plain = variant("one")
+    told = {sampling_in_words(plain)}
+    for change in (
+        {"frequency_penalty": 0.5},
+        {"temperature": 1.0},
+        {"temperature": 1.0, "seed": 4},
+        {"max_tokens": 9},
+    ):
+        sampling = plain.prompt.sampling.model_copy(update=change)
+        told.add(sampling_in_words(variant("one", prompt=plain.prompt.model_copy(update={"sampling": sampling}))))
+    assert len(told) == 5
 
 
 @pytest.mark.slow
@@ -163,6 +198,7 @@ def test_a_comparison_in_words_has_interval_n_and_what_could_have_been_found() -
         "grounded is better than plain in headline: +0.12 [+0.05, +0.19], n=66, p = 0.004 (Holm); "
         "this run finds differences from 0.08 on"
     )
+    assert "too small to find any" in sentence(one.model_copy(update={"mde": 1.2}))
     assert "no difference shown" in sentence(one.model_copy(update={"p_holm": 0.2}))
     assert "too few pairs" in sentence(one.model_copy(update={"p_holm": None, "p": None}))
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,10 +20,10 @@ from typing import Any
 import pytest
 
 from console import BadInput, CannotJudge
-from evals.running import Where, resume_run, run_suite
+from evals.running import Where, resume_command, resume_run, run_suite
 from evals.scoring import score_run
 from serving.simulator import Fault
-from tests.evals.small_runs import CASES, FAST, rows, write_suite
+from tests.evals.small_runs import CASES, FAST, new_run, rows, write_suite
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., str]
@@ -96,6 +97,22 @@ def test_an_endpoint_may_move_and_what_it_serves_may_not_change(tmp_path: Path, 
     assert received(moved) == 2 * CASES - 5
     with pytest.raises(BadInput, match="'plumbline-simulator' is not served at"):
         resume_run(None, Where(start_simulator(**FAST, model="other"), out=out))
+
+
+def test_what_a_resumed_run_cannot_heed_is_refused(tmp_path: Path, start_simulator: Start) -> None:
+    url = start_simulator(**FAST)
+    whole(tmp_path / "a", url)
+    with pytest.raises(BadInput, match=r"^--model: the run says what is asked \(plumbline-simulator\); leave it out$"):
+        resume_run(None, Where(model="other", out=tmp_path / "a" / "run"))
+    models = [{"name": name, "base_url": url} for name in ("one", "two")]
+    two = new_run(tmp_path / "b", None, models=models)
+    with pytest.raises(BadInput, match=r"^--base-url: the run asks 2 models, each at its own address; give the suite"):
+        resume_run(None, Where(url, out=two.path))
+
+
+def test_the_way_on_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path, start_simulator: Start) -> None:
+    run = new_run(tmp_path / "a b; true", start_simulator())
+    assert shlex.split(resume_command(run))[-2:] == ["--out", str(run.path)]
 
 
 @pytest.mark.slow

@@ -115,6 +115,25 @@ def test_a_case_file_is_found_beside_the_suite(tmp_path: Path, start_simulator: 
     assert list(cases) == generate(3, 9)
 
 
+def test_prompt_and_policy_files_are_found_beside_the_suite(
+    folder: Path, tmp_path: Path, start_simulator: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = tmp_path / "suites"
+    beside.mkdir()
+    (beside / "mine.yaml").write_text(prompt("mine", "{{ facts }}"))
+    (beside / "strict.yaml").write_text((ROOT / "agents" / "policies" / "standard.yaml").read_text())
+    Path("mine.yaml").write_text(prompt("of the working folder", "{{ facts }}"))
+    text = RIGHT.replace("plain, grounded", "plain, ./mine.yaml") + "policies: [strict.yaml]\n"
+    (beside / "suite.yaml").write_text(text)
+    plan, _ = load_plan(Path("suites/suite.yaml"), start_simulator())
+    assert [variant.name for variant in plan.variants] == ["plain", "mine"]
+    # Where the suite lies is no part of what is asked: the plan holds the names as they were written.
+    assert (plan.suite.prompts, plan.suite.policies) == (["plain", "./mine.yaml"], ["strict.yaml"])
+    (beside / "mine.yaml").unlink()
+    with pytest.raises(BadInput, match=r"^suites/suite\.yaml: suites/mine\.yaml: there is no such file$"):
+        load_plan(Path("suites/suite.yaml"), NOBODY)
+
+
 def test_metamorphic_cases_follow_the_others(folder: Path, start_simulator: Start) -> None:
     Path("suite.yaml").write_text(RIGHT + "metamorphic: {relations: [rename_pipeline], cases: 2}\n")
     plan, cases = load_plan(Path("suite.yaml"), start_simulator())
@@ -138,6 +157,7 @@ def test_curated_cases_are_at_least_sixty(folder: Path, start_simulator: Start) 
         ("count: 4, seed: 3", "count: 4, file: a.jsonl", ONE_WAY),
         ("count: 4, seed: 3", "count: 4, curated: true", ONE_WAY),
         ("count: 4, seed: 3", "seed: 3", ONE_WAY),
+        ("count: 4, seed: 3", "curated: true, seed: 3", "suite.yaml:3: cases: seed goes with count"),
         ("count: 4", "count: 0", f"suite.yaml:3: cases.count: found 0; {TOO_LOW}"),
         ("count: 4, seed: 3", "file: gone.jsonl", "suite.yaml: gone.jsonl: cannot be read (No such file or directory)"),
         ("name: small", "name: small\npolicies: [harsh]",
@@ -146,6 +166,11 @@ def test_curated_cases_are_at_least_sixty(folder: Path, start_simulator: Start) 
         ("name: small", "name: small\nconcurrency: 0", f"suite.yaml:2: concurrency: found 0; {TOO_LOW}"),
         ("name: small", "name: small\nsampling: [{name: a}, {name: a, seed: 1}]",
          "suite.yaml:2: sampling: 'a' stands twice"),
+        ("name: small", "name: small\nsampling: [{name: a, seed: -1}]",
+         "suite.yaml:2: sampling.0.seed: found -1; input should be greater than or equal to 0"),
+        ("name: small", f"name: small\nsampling: [{{name: a, seed: {2**64}}}]",
+         f"suite.yaml:2: sampling.0.seed: found {2**64}; input should be less than or equal to {2**53}"),
+        ("name: small", "name: small\nguardrails: [off, warn, off]", "suite.yaml:2: guardrails: 'off' stands twice"),
         ("cases: {count: 4, seed: 3}", "", "suite.yaml:1: cases: is missing"),
         ("name: small", "name: [", "suite.yaml:3: is not YAML: did not find expected ',' or ']'"),
         (RIGHT, "", "suite.yaml: is empty"),
