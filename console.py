@@ -78,6 +78,8 @@ def shorten(text: str, limit: int = 200) -> str:
 
 def printable(text: str) -> str:
     """`text` without control characters but newlines: a name must not move the cursor or colour the terminal."""
+    if text.replace("\n", "").isprintable():
+        return text
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 

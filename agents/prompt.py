@@ -47,7 +47,8 @@ class Sampling(Strict):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     """Lowers a token's odds each time it has been used: what keeps a very small model from going in circles."""
     max_tokens: Annotated[int, Field(ge=1)] = 220
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**53)] = 0
+    """-1 would be no seed to vLLM, and beyond 2**53 JSON readers round."""
 
 
 class Example(Strict):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from console import shorten
 
@@ -57,6 +58,7 @@ class Rate:
     """``B`` for bytes, else what is counted, in the plural: ``events``."""
 
 
+@lru_cache(maxsize=4096)
 def rate(text: str) -> Rate:
     """Read an amount per time. Raises ValueError that says what is allowed."""
     match = _RATE.fullmatch(text)
@@ -75,17 +77,20 @@ def rate(text: str) -> Rate:
     raise ValueError(f"found {shorten(text, 60)!r}{hint}; allowed: {_RATES_ALLOWED}")
 
 
+@lru_cache(maxsize=4096)
 def canonical_rate(text: str) -> str:
     """One spelling for one rate: bytes per day in their largest unit; counts per the shortest period that leaves a
     whole number (100 requests/min), else per day."""
     return _settled(text, _spelled_rate)
 
 
+@lru_cache(maxsize=4096)
 def seconds(text: str) -> float:
     """Read a duration. Raises ValueError that says what is allowed."""
     return float(_seconds(text))
 
 
+@lru_cache(maxsize=4096)
 def canonical_duration(text: str) -> str:
     """One spelling for one duration, in the largest unit that it fills: 90 s is 1.5 min."""
     return _settled(text, _spelled_duration)

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from agents.files import describe
-from agents.lexicon import LEXICON_PATH, lexicon
+from agents.lexicon import LEXICON_PATH, phrases
 from agents.schema import IngestionMode, Name, Stage, Strict
 from agents.spec import PipelineSpec
 from console import BadInput, shorten
@@ -53,7 +53,7 @@ class Case(Strict):
     @field_validator("required", "forbidden")
     @classmethod
     def _in_the_lexicon(cls, concepts: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [concept for concept in concepts if concept not in lexicon()]:
+        if unknown := [concept for concept in concepts if concept not in phrases()]:
             raise ValueError(f"concept {shorten(unknown[0], 60)!r} is not in {LEXICON_PATH.name}")
         return concepts
 

@@ -29,7 +29,7 @@ MOST_WORST = 100
 MOST_FAILED = 100
 """Traces of failures: a storm of errors says the same thing a thousand times, at 30 ms each."""
 SAMPLED = 25
-"""Answers drawn for traces, whatever their scores."""
+"""Answers drawn for traces, whatever their scores; over all variants, at least one of each."""
 _GROUP = 1000
 _GROUP_CHARACTERS = 4_000_000
 """Rows, or characters of answers, that are held until they are written together."""
@@ -265,8 +265,11 @@ def gather(folder: RunFolder, scorers: Iterable[str], into: Path) -> dict[str, G
     """Write every variant's samples.parquet, each in a folder of its own in `into`, and gather what else is logged."""
     names = tuple(scorers)
     with ExitStack() as files:
+        drawn = max(1, SAMPLED // len(folder.plan.variants))
         found = {
-            variant.name: Gathered(files.enter_context(SampleFile(into / str(number) / "samples.parquet", names)))
+            variant.name: Gathered(
+                files.enter_context(SampleFile(into / str(number) / "samples.parquet", names)), sampled=First(drawn)
+            )
             for number, variant in enumerate(folder.plan.variants)
         }
         for row in rows(folder):

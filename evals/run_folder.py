@@ -44,13 +44,14 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, plan: Plan, cases: Iterable[Case]) -> Self:
         """Make the folder with its plan and cases. Raises BadInput when it holds a run already or cannot be made."""
-        if (path / "plan.json").exists() or (path / "samples.jsonl").exists():
+        samples = path / "samples.jsonl"
+        if (path / "plan.json").exists() or (samples.exists() and samples.stat().st_size):
             raise BadInput(f"--out {path}: holds a run already; go on with it by --resume, or name another folder")
         held = cases if isinstance(cases, CaseFile) else CaseFile.temporary(cases)
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_whole(path / "cases.jsonl", held.lines())
-            (path / "samples.jsonl").touch()
+            samples.touch()
             # Last: a folder with a plan is a run.
             write_whole(path / "plan.json", [plan.model_dump_json(indent=2).encode() + b"\n"])
         except OSError as error:

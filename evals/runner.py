@@ -33,6 +33,8 @@ GONE_AFTER = 50
 """So many samples of one model in a row without reaching it, and it is asked no more: the rest would fail alike."""
 
 _GONE = frozenset({ErrorClass.UNREACHABLE, ErrorClass.TIMEOUT})
+_NEVER_WELL = _GONE | {ErrorClass.REFUSED, ErrorClass.SERVER_ERROR, ErrorClass.RATE_LIMITED}
+"""As long as nothing was answered: a wrong key or a model that fails to run refuses every sample."""
 _ORDER_SEED = 0
 
 OnSample = Callable[[Sample], None]
@@ -180,7 +182,8 @@ class _Line:
         for index in self.indexes:
             sample = await self._sample(index)
             arrived(sample)
-            self.failed_in_a_row = self.failed_in_a_row + 1 if sample.error_class in _GONE else 0
+            fatal = _GONE if self.asked.answered else _NEVER_WELL
+            self.failed_in_a_row = self.failed_in_a_row + 1 if sample.error_class in fatal else 0
             if self.failed_in_a_row >= GONE_AFTER:
                 self.asked.gone.setdefault(self.model, sample.error or "")
             if self.model in self.asked.gone:

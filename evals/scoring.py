@@ -312,13 +312,15 @@ def load_table(folder: RunFolder) -> ScoreTable:
     plan = folder.plan
     values = np.full((plan.samples, len(SCORER_NAMES)), np.nan)
     errored = np.zeros(plan.samples, dtype=bool)
-    for row in scores(folder):
-        errored[row["index"]] = not row["scores"]
-        for name, score in row["scores"].items():
-            if name not in _SCORER_NUMBER:
-                told = f"{folder.path / 'scores.jsonl'}: scorer {shorten(name, 40)!r} is not known"
-                raise BadInput(f"{told}; score it anew: {rescore(folder)}")
-            values[row["index"], _SCORER_NUMBER[name]] = score["value"]
+    for number, row in enumerate(scores(folder), 1):
+        try:
+            index = range(plan.samples).index(row["index"])
+            errored[index] = not row["scores"]
+            for name, score in row["scores"].items():
+                values[index, _SCORER_NUMBER[name]] = score["value"]
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+            told = f"{folder.path / 'scores.jsonl'}:{number}: is no row of these scorers ({shorten(repr(error), 80)})"
+            raise BadInput(f"{told}; score it anew: {rescore(folder)}") from None
     heads = (orjson.loads(line) for line in folder.cases.lines())
     cases = [(head["id"], head["family"], head["stage"], head.get("relation")) for head in heads]
     return _table(folder, cases, values, errored)

@@ -26,8 +26,9 @@ MOST_ASIDE = {Stage.INGESTION: 10, Stage.QUALITY: 3, Stage.INFRASTRUCTURE: 3}
 
 Our figures: above what the reference answers hold (tests/evals/test_scorer_truth.py), below what fits in three
 sentences that leave nothing out. One constant answer that relieves every resource at once still earns 0.40 of the
-infrastructure cases (0.58 with 4 in place of 3, 0 with 2, which would be at the edge of right answers). Fewer points, named at random in whole sentences that also tell a fact, pass: three or
-four of the ten of the quality stage are right nearly every other time.
+infrastructure cases (0.58 with 4 in place of 3, 0 with 2, which would be at the edge of right answers). Fewer points,
+named at random in whole sentences that also tell a fact, pass: three or four of the ten of the quality stage are right
+nearly every other time.
 """
 LEAST_OWN_WORDS = 4
 """Fewer different words than this beside the facts' own and small words, and an answer only tells the facts again."""

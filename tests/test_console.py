@@ -171,3 +171,11 @@ def test_progress_tells_lines_where_there_is_no_terminal(
         "  asking: 1 of 3",
         "  asking: 2 of 3",
     ]
+
+
+def test_a_bug_of_ours_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise KeyError("nobody thought of this")
+
+    assert ended(monkeypatch, work) == ExitCode.NOT_JUDGED
+    assert "KeyError: 'nobody thought of this'" in capsys.readouterr().err

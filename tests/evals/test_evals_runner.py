@@ -200,3 +200,11 @@ def test_the_plan_is_not_changed_by_asking(tmp_path: Path, start_simulator: Star
     assert (run.path / "plan.json").read_bytes() == before
     assert Plan.model_validate_json(before) == run.plan
     assert {variant.guardrails for variant in run.plan.variants} == {GuardrailMode.OFF}
+
+
+def test_a_model_that_refuses_everything_is_given_up(tmp_path: Path, start_simulator: Start) -> None:
+    run = new_run(tmp_path, start_simulator(**FAST, fault=Fault.HTTP_400), cases={"count": 90, "seed": 3})
+    asked = ask_all(run)
+    assert asked.answered == 0
+    assert GONE_AFTER <= asked.errored < run.plan.samples
+    assert "400" in next(iter(asked.gone.values()))

@@ -160,3 +160,9 @@ def test_a_full_disk_is_one_line_and_leaves_whole_rows(run: RunFolder) -> None:
         writer.close()
     assert run.samples_path.read_bytes().endswith(b"\n")
     assert [row["index"] for row in rows(run)] == [0]
+
+
+def test_a_folder_left_before_its_plan_was_written_can_be_used(tmp_path: Path, run: RunFolder) -> None:
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "samples.jsonl").touch()
+    assert RunFolder.create(tmp_path / "left", run.plan, run.cases).plan == run.plan

@@ -118,7 +118,16 @@ def test_scores_of_other_scorers_are_refused(run: RunFolder) -> None:
     score_run(run)
     path = run.path / "scores.jsonl"
     path.write_bytes(path.read_bytes().replace(b"schema_valid", b"schema_sound"))
-    with pytest.raises(BadInput, match=r"scorer 'schema_sound' is not known; score it anew: python -m evals rescore "):
+    with pytest.raises(BadInput, match=r"is no row of these scorers \(KeyError\('schema_sound'\)\); score it anew: "):
+        load_table(run)
+
+
+@pytest.mark.parametrize("row", [b"[]", b"{}", b'{"index": 999999, "scores": {}}', b'{"index": -1, "scores": {}}'])
+def test_a_row_that_is_none_is_told_with_its_line(run: RunFolder, row: bytes) -> None:
+    score_run(run)
+    path = run.path / "scores.jsonl"
+    path.write_bytes(path.read_bytes() + row + b"\n")
+    with pytest.raises(BadInput, match=r"scores\.jsonl:\d+: is no row of these scorers .*; score it anew: "):
         load_table(run)
 
 
