@@ -123,8 +123,8 @@ def test_a_suite_is_scored_and_logged_with_one_run_per_prompt(engine: Engine) ->
     assert document["simulated"] is False
     assert [variant["prompt"] for variant in document["variants"]] == ["plain", "grounded"]
     assert len({variant["mlflow_run_id"] for variant in document["variants"]}) == 2
-    for variant in document["variants"]:
-        assert (variant["samples"], variant["errored"]) == (4, 0)
+    for variant in document["results"]["variants"]:
+        assert (variant["asked"], variant["scored"], variant["errored"]) == (4, 4, 0)
         assert variant["scores"]["schema_valid"]["n"] == 4
     assert len((engine.folder / "evals" / "samples.jsonl").read_text("utf8").splitlines()) == 8
 
