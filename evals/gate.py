@@ -27,8 +27,8 @@ from console import BadInput, CannotJudge, ExitCode
 from evals.compare import Run, Shared, any_pair, pair_values, paired_variants, shared_cases
 from evals.comparison import FEWEST_FAMILIES, NonInferiority, gate_verdicts
 from evals.gate_rules import HEADLINE, LABEL_FIT, METRICS, GateRules
-from evals.results import Mean, sampling_in_words
-from evals.statistics import estimate
+from evals.results import sampling_in_words
+from evals.statistics import Estimate, estimate
 from evals.variant import Variant
 
 Outcome = Literal["pass", "fail", "not judged"]
@@ -364,20 +364,19 @@ def _levels(candidate: Run, variant: str, rules: GateRules) -> Iterator[Check]:
         )
 
 
-def _mean(run: Run, variant: str, metric: str) -> Mean | None:
+def _mean(run: Run, variant: str, metric: str) -> Estimate | None:
     values = run.per_case(variant, metric)[run.table.counted] if run.has(metric) else np.array([])
     known = values[~np.isnan(values)]
     if not len(known):
         return None
-    found = estimate(known, range(len(known)))
-    return Mean(mean=found.mean, low=found.low, high=found.high, n=found.n)
+    return estimate(known, range(len(known)))
 
 
-def _told(mean: Mean) -> str:
+def _told(mean: Estimate) -> str:
     return f"{mean.mean:.2f} (n={mean.n})" if mean.low is None else f"{mean} (n={mean.n})"
 
 
-def _level_outcome(mean: Mean, level: float) -> Outcome:
+def _level_outcome(mean: Estimate, level: float) -> Outcome:
     """A level is missed for sure only when the whole interval lies below it; without one, by enough cases alike."""
     if mean.mean >= level - _ROUNDING:
         return "pass"

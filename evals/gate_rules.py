@@ -21,15 +21,12 @@ LABEL_FIT = "label_fit"
 REQUIRED_POINTS = "required_points"
 FROM_MODEL, UNBROKEN = "from_model", "unbroken"
 OUTCOMES = (FROM_MODEL, UNBROKEN)
-"""What is measured besides scores (evals/outcomes.py)."""
+"""What is measured besides scores (evals/outcomes.py): the share of answers that are the model's own, not the rules',
+and of samples in which no answer of the model broke a guardrail, which only runs that check can tell."""
 
 STAGE_HEADLINES = tuple(f"{HEADLINE}/{stage}" for stage in Stage)
 METRICS = tuple(dict.fromkeys((HEADLINE, *STAGE_HEADLINES, *SCORERS, LABEL_FIT, *OUTCOMES)))
 """What can be gated: scores, the headline of each agent, and two shares of what guardrails did."""
-MEANINGS = {
-    FROM_MODEL: "share of answers that are the model's own, not the rules' in its place",
-    UNBROKEN: "share of samples in which no answer of the model broke a guardrail; only where both runs checked",
-}
 
 DEFAULT_MARGIN = 0.05
 DEFAULT_MARGINS = {LABEL_FIT: 0.0, "schema_valid": 0.02, "not_truncated": 0.02}

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import console
 from console import say
 from evals.gate_rules import HEADLINE
-from evals.results import Comparison, Mean, Results, VariantResult, sentence
+from evals.results import Comparison, Results, VariantResult, sentence
+from evals.statistics import Estimate
 
 SIMULATED = "SIMULATOR: answers are made up and say nothing about a model"
 MOST_SENTENCES = 12
@@ -33,7 +34,7 @@ def title(results: Results) -> str:
     return f"{results.suite}: {warning}{counts}; headline, mean [95 % interval]"
 
 
-def shown(mean: Mean | None) -> str:
+def shown(mean: Estimate | None) -> str:
     """A mean for a table."""
     return str(mean) if mean else "unscored"
 

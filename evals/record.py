@@ -20,9 +20,10 @@ from evals.gate_rules import HEADLINE
 from evals.labels import case_labels
 from evals.logged_rows import Gathered, Row, gather, record_of
 from evals.plan import Plan
-from evals.results import Comparison, Mean, Results, VariantResult
+from evals.results import Comparison, Results, VariantResult
 from evals.run_folder import RunFolder
 from evals.score_table import ScoreTable
+from evals.statistics import Estimate
 from evals.variant import Variant
 from tracking.prompts import RegisteredPrompt, register_prompt
 from tracking.runs import DatasetContent, LoggedRun, RunContent, digest, log_run
@@ -203,7 +204,7 @@ def _counts(one: VariantResult) -> dict[str, float]:
     return {name: float(count) for name, count in counts.items()}
 
 
-def _with_bounds(name: str, mean: Mean | None) -> dict[str, float]:
+def _with_bounds(name: str, mean: Estimate | None) -> dict[str, float]:
     return _bounds(f"{name}_mean", mean.mean, mean.n, mean.low, mean.high) if mean else {}
 
 

@@ -35,21 +35,6 @@ MOST_FOR_ALL_PAIRS = 6
 Values = NDArray[np.float64]
 
 
-class Mean(Strict):
-    """A mean with its 95 % interval; the bounds are None where n is too small to have one."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-    """Cases; the repeats of a case are one value, their mean."""
-
-    def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return f"{self.mean:.2f} (n={self.n})"
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
 class FamilyMean(Strict):
     """The headline over the cases of one family; too few of them for an interval, so the range is told."""
 
@@ -82,11 +67,11 @@ class VariantResult(Strict):
     """Samples in which the rules' recommendation was given in place of the model's."""
     broken_rules: dict[str, int]
     """Samples in which an answer of the model broke this guardrail."""
-    scores: dict[str, Mean | None]
+    scores: dict[str, Estimate | None]
     """Per scorer, the headline first; None where it had nothing to say of any answer."""
-    agents: dict[str, Mean | None]
+    agents: dict[str, Estimate | None]
     """The headline per stage, which is per agent."""
-    difficulties: dict[str, Mean | None]
+    difficulties: dict[str, Estimate | None]
     """The headline per difficulty."""
     families: dict[str, FamilyMean | None]
     """The headline per family."""
@@ -246,17 +231,13 @@ def _variant(variant: Variant, table: ScoreTable, outcomes: Outcomes, difficulti
     )
 
 
-def mean_of(values: Values, table: ScoreTable, among: NDArray[np.bool_]) -> Mean | None:
+def mean_of(values: Values, table: ScoreTable, among: NDArray[np.bool_]) -> Estimate | None:
     """The mean of one score a case over those cases `among` that have one; None when none has."""
     known = among & ~np.isnan(values)
     if not known.any():
         return None
     groups = [family for family, one in zip(table.families, known, strict=True) if one]
-    return _mean(estimate(values[known].tolist(), groups))
-
-
-def _mean(found: Estimate) -> Mean:
-    return Mean(mean=found.mean, low=found.low, high=found.high, n=found.n)
+    return estimate(values[known].tolist(), groups)
 
 
 def _family(values: Values) -> FamilyMean | None:

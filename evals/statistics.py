@@ -25,6 +25,7 @@ class Estimate:
     low: float | None
     high: float | None
     n: int
+    """Cases; the repeats of a case are one value, their mean."""
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
