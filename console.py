@@ -194,8 +194,13 @@ def run(app: Callable[[], None]) -> None:
         sys.exit(ExitCode.NOT_JUDGED)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    if callable(on_ctrl_c):
+        # While asyncio runs this is its own, which cancels the work: what we raised in a callback would be swallowed.
+        on_ctrl_c(signal.SIGINT, frame)
+    else:
+        raise KeyboardInterrupt
 
 
 def command_group(help_text: str) -> typer.Typer:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -156,6 +159,22 @@ def test_a_command_that_is_told_to_stop_cleans_up_and_exits_with_130(number: sig
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "cleaned up\n")
     assert "Traceback" not in err
+
+
+def test_a_signal_in_a_callback_of_the_event_loop_stops_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop swallows what a protocol raises, and the work would go on as if nothing had been said."""
+
+    class StopsUs(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    async def work() -> None:
+        ours, theirs = socket.socketpair()
+        await asyncio.get_running_loop().create_connection(StopsUs, sock=ours)
+        theirs.send(b"x")
+        await asyncio.sleep(5)
+
+    assert ended(monkeypatch, lambda: uvloop.run(work())) == 130
 
 
 def test_progress_tells_lines_where_there_is_no_terminal(
