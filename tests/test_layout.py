@@ -43,6 +43,7 @@ def importers(name: str) -> set[str]:
     return {str(path.relative_to(ROOT)) for path in MODULES if name in imported(path)}
 
 
+@pytest.mark.slow
 def test_no_installed_package_takes_our_names() -> None:
     """openai-agents installs a top-level `agents`, OpenAI's evals an `evals`; two owners of one name break imports."""
     assert set(MAY_IMPORT) & set(importlib.metadata.packages_distributions()) == set()

@@ -56,6 +56,7 @@ def here(*args: str | Path) -> int:
     return int(command.app(untraced(args), standalone_mode=False) or 0)
 
 
+@pytest.mark.slow
 def test_json_is_one_document_with_labels_reasons_recommendations_and_cost(
     start_simulator: Start, tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_json_is_one_document_with_labels_reasons_recommendations_and_cost(
     assert KEY not in done.stdout + done.stderr + out.read_text()
 
 
+@pytest.mark.slow
 def test_people_read_tables_on_stderr_that_say_the_answers_are_made_up(
     start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +99,7 @@ def test_people_read_tables_on_stderr_that_say_the_answers_are_made_up(
     assert "ecommerce_pipeline_001  (completed)" in err
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_fails_exits_3_and_keeps_every_row_and_the_key(
     start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +258,7 @@ def test_json_has_the_pipelines_in_the_order_of_the_file(
     assert document["counts"]["statuses"] == {"completed": 40}
 
 
+@pytest.mark.slow
 def test_resume_asks_only_what_has_no_answer(
     start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

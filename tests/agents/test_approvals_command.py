@@ -62,6 +62,7 @@ def test_before_the_first_run_nothing_waits(capsys: pytest.CaptureFixture[str]) 
     assert json.loads(told.out)["approvals"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["approve", "reject"])
 def test_an_unknown_id_exits_2_with_one_line(no_store: Path, verb: str) -> None:
     program = "import console; from agents.approvals_command import approvals; console.run(approvals)"

@@ -236,6 +236,7 @@ def test_what_a_text_means_is_not_the_clients_to_judge(start_simulator: Start, k
 # --- what is tried again ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.HTTP_429, Fault.HTTP_500, Fault.DISCONNECT])
 def test_a_storm_that_ends_is_ridden_out(start_simulator: Start, kind: ClientKind, fault: Fault) -> None:
     base_url = start_simulator(**FAST, fault=fault, fault_first=3)
@@ -244,6 +245,7 @@ def test_a_storm_that_ends_is_ridden_out(start_simulator: Start, kind: ClientKin
     assert (seen["faulted"], seen["answered"]) == (3, 1)
 
 
+@pytest.mark.slow
 def test_silence_is_tried_again_after_the_timeout(start_simulator: Start, kind: ClientKind) -> None:
     base_url = start_simulator(**FAST, fault=Fault.NO_ANSWER, fault_first=1)
     reply = reply_of(base_url, kind, timeout_s=0.15, max_retries=1)
@@ -279,6 +281,7 @@ def test_retry_after_is_waited_for(kind: ClientKind) -> None:
     assert reply.latency_s >= 0.12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "error_class", "told"),
     [
@@ -299,6 +302,7 @@ def test_what_does_not_pass_is_given_up_after_the_retries(
     assert "tried" not in str(failure(base_url, kind, max_retries=0))
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_never_answers_is_a_timeout_and_is_let_go(start_simulator: Start, kind: ClientKind) -> None:
     base_url = start_simulator(fault=Fault.NO_ANSWER)
     failed = failure(base_url, kind, timeout_s=0.1, max_retries=1)

@@ -314,6 +314,7 @@ def test_a_bomb_is_refused_quickly_in_one_short_line(folder: Path, name: str, te
     assert len(message) < 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text"),
     [

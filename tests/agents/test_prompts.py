@@ -223,6 +223,7 @@ def test_what_the_standard_policy_finds_is_what_the_grounded_prompt_asks_for() -
     assert "Check the scheduler" not in text  # freshness asks for MEDIUM only, and the label is HIGH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", prompt_names())
 def test_prompts_stay_small(name: str) -> None:
     specs = [FULL, BARE, *(entry.spec for entry in read_pipelines([EXAMPLES]) if hasattr(entry, "spec"))]

@@ -286,6 +286,7 @@ ERROR_CLASSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client_kind", ["lean", "openai"])
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
 def test_rows_in_are_rows_out_each_failure_has_its_class_and_nothing_is_left_running(

@@ -57,6 +57,7 @@ def test_ratios_compare_rounds_of_the_same_number() -> None:
     assert ratios([], first) == []
 
 
+@pytest.mark.slow
 def test_the_cpu_of_a_program_and_its_children_is_counted_and_sleep_is_not() -> None:
     burn = "import time\nwhile time.process_time() < 0.2: pass"
     program = (

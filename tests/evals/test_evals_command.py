@@ -162,6 +162,7 @@ def test_a_file_that_is_no_cache_is_told_before_a_folder_is_made(start_simulator
     assert not Path("a").exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_loses_no_result_and_is_told_how_to_log_later(
     start_simulator: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

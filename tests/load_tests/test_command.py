@@ -63,12 +63,14 @@ def test_run_reports_what_the_simulator_really_did(tmp_path: Path, start_simulat
     assert "sk-secret" not in ran.stdout + ran.stderr + rows_path.read_text()
 
 
+@pytest.mark.slow
 def test_endpoint_that_is_not_there_cannot_be_judged(tmp_path: Path) -> None:
     ran = load_test(write_profile(tmp_path), "--base-url", "http://127.0.0.1:9/v1")
     assert (ran.returncode, ran.stdout) == (3, "")
     assert "no endpoint answers" in ran.stderr
 
 
+@pytest.mark.slow
 def test_bad_profile_is_bad_usage(tmp_path: Path) -> None:
     ran = load_test(write_profile(tmp_path, users=0))
     assert ran.returncode == 2

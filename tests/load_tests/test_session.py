@@ -82,6 +82,7 @@ def test_one_unusable_pipeline_stops_the_test_before_it_starts(tmp_path: Path, s
         plan_for(start_simulator(), pipelines=str(tmp_path / "p.yaml"))
 
 
+@pytest.mark.slow
 def test_request_cut_by_the_end_of_the_test_leaves_a_row(tmp_path: Path, start_simulator: Start) -> None:
     plan = plan_for(start_simulator(ttft_ms=20, itl_ms=10_000))
     session = LoadSession(plan, tmp_path / "rows.jsonl", users=2, client="test")

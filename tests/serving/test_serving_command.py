@@ -128,12 +128,14 @@ def test_bad_options_get_one_line_and_exit_code_2(
     assert shown.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_bad_option_gets_the_same_as_a_command(serving: list[str]) -> None:
     done = run(serving, "start", "--model", "gpt")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: --model: 'gpt' is not known; known: smollm2-135m-instruct")
 
 
+@pytest.mark.slow
 def test_the_simulator_says_what_it_is_serves_and_ends_on_an_interrupt(serving: list[str]) -> None:
     port_free = ["sim", "--port", "18391", "--ttft-ms", "1", "--itl-ms", "0"]
     with subprocess.Popen(

@@ -172,6 +172,7 @@ def answer_with() -> Iterator[Callable[[int, bytes], str]]:
         server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body", "said"),
     [

