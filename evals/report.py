@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 from agents.requests import labels_for, stage_request
 from evals import page
 from evals.gate_rules import HEADLINE
@@ -15,7 +17,7 @@ from evals.leaderboard import SIMULATED, sentences
 from evals.results import Comparison, Results, load_results
 from evals.run_folder import RunFolder, write_whole
 from evals.sample import Sample
-from evals.scoring import scores
+from evals.scoring import read_samples, scores
 
 REPORT_FILE = "report.html"
 WORST_PER_VARIANT = 20
@@ -155,16 +157,20 @@ def _worst(folder: RunFolder) -> dict[str, list[_Ranked]]:
     """Of each variant the samples with the lowest headline, in one pass; what changed cases show stands under their
     relations."""
     found: dict[str, list[_Ranked]] = {variant.name: [] for variant in folder.plan.variants}
+    families = [(head["family"], head.get("relation")) for head in map(orjson.loads, folder.cases.lines())]
     for row in scores(folder):
         given = row["scores"]
         if not given or given[HEADLINE]["value"] == 1:
             continue
-        case = folder.cases[folder.plan.place(row["index"])[0]]
-        if case.relation is None:
+        number = folder.plan.place(row["index"])[0]
+        family, relation = families[number]
+        if relation is None:
             values = [score["value"] for score in given.values()]
             mine = found[row["variant"]]
             mine.append(
-                _Ranked(given[HEADLINE]["value"], sum(values) / len(values), row["index"], case.id, case.family, given)
+                _Ranked(
+                    given[HEADLINE]["value"], sum(values) / len(values), row["index"], row["case_id"], family, given
+                )
             )
             if len(mine) > 10 * WORST_PER_VARIANT:  # memory stays flat, and sorting is rare
                 mine[:] = _chosen(mine)
@@ -183,12 +189,8 @@ def _chosen(ranked: list[_Ranked]) -> list[_Ranked]:
 
 
 def _shown_samples(folder: RunFolder, shown: Mapping[str, Sequence[_Ranked]]) -> dict[str, list[dict[str, Any]]]:
-    """Prompt, answer and reasons of the chosen samples; their answers are fetched in one pass."""
-    wanted = {one.sample for ranked in shown.values() for one in ranked}
-    samples = dict[int, Sample]()
-    for sample in folder.samples() if wanted else ():
-        if sample.index in wanted and sample.error is None:
-            samples.setdefault(sample.index, sample)  # of several lines the first answer counts, as in scoring
+    """Prompt, answer and reasons of the chosen samples, by variant."""
+    samples = read_samples(folder, {one.sample for ranked in shown.values() for one in ranked})
     return {
         name: [_shown(folder, samples[one.sample], one) for one in ranked if one.sample in samples]
         for name, ranked in shown.items()

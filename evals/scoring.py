@@ -6,9 +6,10 @@ time, so that a case is parsed and labelled once for all its samples, by as many
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
@@ -83,6 +84,20 @@ def sample_starts(folder: RunFolder) -> NDArray[np.int64]:
                 starts[index], final[index] = offset, is_answer
             offset += len(line)
     return starts
+
+
+def read_samples(folder: RunFolder, wanted: Collection[int]) -> dict[int, Sample]:
+    """The answers with those indexes, by index, as far as there are any."""
+    starts = sample_starts(folder) if wanted else ()
+    found = dict[int, Sample]()
+    with folder.samples_path.open("rb") as file:
+        for index in sorted(wanted):
+            if starts[index] == _MISSING:
+                continue
+            file.seek(int(starts[index]))
+            with contextlib.suppress(ValidationError):  # a damaged line was told of when it was scored
+                found[index] = Sample.model_validate_json(file.readline())
+    return {index: sample for index, sample in found.items() if sample.error is None}
 
 
 def _glance(line: bytes) -> tuple[int, bool]:
