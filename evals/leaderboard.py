@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import console
 from console import say
 from evals.gate_rules import HEADLINE
+from evals.metamorphic import RelationRate
 from evals.results import Comparison, Results, VariantResult, sentence
 from evals.statistics import Estimate
 
@@ -22,6 +23,9 @@ def print_leaderboard(results: Results) -> None:
         ["scorer", *(one.name for one in results.variants)],
         [[scorer, *(shown(one.scores[scorer]) for one in results.variants)] for scorer in results.definitions],
     )
+    if results.relations:
+        columns = [one.name for one in results.variants]
+        console.table(_consistent_of(results), ["relation", *columns], list(_relations(results)), right=columns)
     for line in sentences(results):
         say(line)
 
@@ -47,6 +51,24 @@ def sentences(results: Results) -> Iterator[str]:
     yield from (sentence(one) for one in told[:MOST_SENTENCES])
     if len(told) > MOST_SENTENCES:
         yield f"and {len(told) - MOST_SENTENCES} more comparisons in the report"
+
+
+def _consistent_of(results: Results) -> str:
+    return f"{results.suite}: share of changed cases whose advice stayed as it should (metamorphic tests)"
+
+
+def _relations(results: Results) -> Iterator[list[str]]:
+    by_name = {(one.relation, one.variant): one for one in results.relations}
+    for relation in dict.fromkeys(one.relation for one in results.relations):
+        yield [relation, *(_rate(by_name.get((relation, one.name))) for one in results.variants)]
+
+
+def _rate(one: RelationRate | None) -> str:
+    if one is None or one.rate is None:
+        return "not judged"
+    told = f"{Estimate(one.rate, one.low, one.high, one.n)}" + (f" n={one.n}" if one.low is not None else "")
+    # Where the prompt did not change at all, agreeing is no merit of the model's.
+    return f"{told}, {one.same_prompt} the same prompt" if one.same_prompt else told
 
 
 def _certainty(one: Comparison) -> tuple[float, str, str, str]:
