@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
+from math import log
 from typing import Any
 
 from serving.simulator_request import ChatRequest
@@ -153,19 +154,20 @@ def _wanted(facts: dict[str, Any]) -> str:
 
 
 def _minutes(told: object) -> float:
+    """A duration in minutes, never nothing; what is not told is a day."""
     found = re.fullmatch(r"([\d.]+) (\w+)", str(told))
-    return float(found[1]) * _MINUTES.get(found[2], 1440.0) if found else 1440.0
+    return max(float(found[1]) * _MINUTES.get(found[2], 1440.0), _MINUTES["ms"]) if found else 1440.0
 
 
 def _like_an_example(texts: list[tuple[str, str]], facts: dict[str, Any]) -> str | None:
-    """The mode of the worked example whose latency is nearest."""
+    """The mode of the worked example whose latency is nearest: so many times as long or as short."""
     pairs = [
         (_minutes(_facts(asked).get("latency_need")), answer)
         for (role, asked), (_, answer) in pairwise(texts)
         if role == "user"
     ]
     wanted = _minutes(facts.get("latency_need"))
-    nearest = min(pairs, key=lambda one: abs(one[0] - wanted), default=(0.0, "{}"))[1]
+    nearest = min(pairs, key=lambda one: abs(log(one[0] / wanted)), default=(1.0, "{}"))[1]
     mode = json.loads(nearest).get("mode")
     return str(mode) if mode else None
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.answers import AnswerForm, answer_schema, read_answer
+from agents.figures import figures
 from agents.files import read_pipelines
 from agents.guardrails import violations
 from agents.policy import load_policy, policy_names
@@ -302,7 +303,12 @@ def test_worked_examples_fit_the_schema_and_contrast(stage: Stage) -> None:
 def test_worked_examples_are_labelled_as_the_default_policy_labels_them(stage: Stage) -> None:
     for example in load_prompt("few_shot").stages[stage].examples:
         label = labels_for(example.pipeline, STANDARD)[stage]
-        assert (label.value if label else None) == (example.label.value if example.label else None)
+        assert told_by(label) == told_by(example.label)
+
+
+def told_by(label: Label | None) -> tuple[str, list[tuple[str, str, str]]] | None:
+    """What a prompt tells of a label: its level, and the rules with their reasons."""
+    return (label.value, [(rule.rule, rule.level, rule.reason) for rule in label.rules]) if label else None
 
 
 def test_worked_examples_are_neither_example_pipelines_nor_generated_cases() -> None:
@@ -323,8 +329,8 @@ def facts_key(stage: Stage, spec: PipelineSpec) -> str:
 def test_the_figures_in_a_worked_answer_are_facts_of_its_pipeline() -> None:
     for stage, prompt in load_prompt("few_shot").stages.items():
         for example in prompt.examples:
-            figures = {word for word in example.answer.text.replace(".", " ").split() if word.isdigit()}
-            assert figures <= {str(value) for value in facts_for(stage, example.pipeline).values()}
+            told = {one for value in facts_for(stage, example.pipeline).values() for one in figures(str(value))}
+            assert set(figures(example.answer.text)) <= told
 
 
 def test_worked_answers_break_no_guardrail() -> None:

@@ -15,10 +15,10 @@ from agents.policy import load_policy
 from agents.prompt import load_prompt, prompt_names
 from agents.requests import labels_for
 from agents.schema import IngestionMode, Label, Stage
-from evals.case import Case
+from evals.case import Case, curated_cases
 from evals.generate import ROUND, ROWS, generate
 from evals.reference import reference_answer, wrong_answer
-from evals.scorers import JUDGES_THE_POLICY, Answered, score_all
+from evals.scorers import JUDGES_THE_POLICY, Answered, required_points, score_all
 from evals.specific import MOST_ASIDE, aside_phrases
 from tests.evals.adversaries import (
     ATTACKS,
@@ -49,8 +49,16 @@ class Asked(NamedTuple):
 
 @cache
 def asked(stage: Stage, count: int, seed: int) -> list[Asked]:
-    cases = [case for case in generate(count, seed) if case.stage is stage]
-    return [Asked(case, labels_for(case.spec, STANDARD)[stage], written(reference_answer(case))) for case in cases]
+    return [asked_of(case) for case in generate(count, seed) if case.stage is stage]
+
+
+@cache
+def curated(stage: Stage) -> list[Asked]:
+    return [asked_of(case) for case in curated_cases() if case.stage is stage]
+
+
+def asked_of(case: Case) -> Asked:
+    return Asked(case, labels_for(case.spec, STANDARD)[case.stage], written(reference_answer(case)))
 
 
 def headline(one: Asked, raw: str) -> float:
@@ -148,6 +156,29 @@ def test_an_attack_gets_no_more_than_chance_on_hundreds_of_cases(stage: Stage, n
 def test_the_prompt_told_again_gets_no_more_than_chance(stage: Stage, name: str) -> None:
     attack = prompt_again(load_prompt(name))
     assert mean_of(attack, asked(stage, 240, 1), tries=1) <= chance(stage, 240, 1) + MARGIN
+
+
+def worked_answers(stage: Stage) -> list[str]:
+    """The answers of all worked examples that come with Plumbline, as a model that copies would write them."""
+    prompts = map(load_prompt, prompt_names())
+    return [written(example.answer) for prompt in prompts for example in prompt.stages[stage].examples]
+
+
+@stages
+def test_a_worked_example_copied_word_for_word_earns_nothing(stage: Stage) -> None:
+    """Else a prompt would bring the right answers along, and who only copies would look as if it understood."""
+    assert worked_answers(stage)
+    for raw in worked_answers(stage):
+        assert [one.case.id for one in (*curated(stage), *asked(stage, ROUND, 7)) if headline(one, raw) > 0] == []
+
+
+@stages
+def test_the_advice_of_a_worked_example_is_never_more_than_half_of_what_a_case_requires(stage: Stage) -> None:
+    """Its own figures are what shuts a copy out; with those of the case put in their place it is not right either."""
+    for raw in worked_answers(stage):
+        for one in (*curated(stage), *asked(stage, ROUND, 7)):
+            points = required_points(Answered(one.case, one.label, raw))
+            assert points is None or points.value <= 0.5, f"{one.case.id}: {points.saw}"
 
 
 @stages
