@@ -174,7 +174,9 @@ class Bench:
 
 def cases_of(stage: Stage, wanted: int) -> list[Case]:
     """Generated cases of one stage; each stage has more than a sixth of the rows that cases are generated from."""
-    return [case for case in generate(6 * wanted + len(ROWS), seed=0) if case.stage is stage][:wanted]
+    found = [case for case in generate(6 * wanted + len(ROWS), seed=0) if case.stage is stage][:wanted]
+    # The last one's near miss may be cut off, and a file that names a case it does not hold is refused.
+    return [case.model_copy(update={"pair": None}) for case in found]
 
 
 def suite_of(concurrency: int) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 from agents.schema import Stage
 from benchmarks.engine_rate import Pair, Rate, bench_arguments, cases_of, check_same_work, rate_of
 from console import CannotJudge
+from evals.case import dump_cases, load_cases
 from serving.endpoint import Endpoint
 
 BODY = {
@@ -45,8 +47,10 @@ def test_answers_of_another_length_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize("stage", list(Stage))
-def test_every_stage_has_as_many_cases_as_are_asked_for(stage: Stage) -> None:
-    for wanted in (2, 50):
+def test_every_stage_has_as_many_cases_as_are_asked_for_and_they_make_a_file(stage: Stage, tmp_path: Path) -> None:
+    for wanted in (2, 50, 72):
         cases = cases_of(stage, wanted)
+        (tmp_path / "cases.jsonl").write_text(dump_cases(cases), "utf8")
+        assert load_cases(tmp_path / "cases.jsonl") == cases
         assert len({case.id for case in cases}) == wanted
         assert {case.stage for case in cases} == {stage}
