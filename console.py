@@ -199,7 +199,7 @@ def _interrupt(_number: int, frame: FrameType | None) -> None:
     if callable(on_ctrl_c):
         # While asyncio runs this is its own, which cancels the work: what we raised in a callback would be swallowed.
         on_ctrl_c(signal.SIGINT, frame)
-    else:
+    else:  # Ctrl-C is ignored, as under nohup, and asyncio takes no note of it
         raise KeyboardInterrupt
 
 

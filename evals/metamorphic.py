@@ -19,7 +19,6 @@ from hashlib import sha256
 from itertools import islice, zip_longest
 from typing import TypeVar
 
-import orjson
 from pydantic import Field, ValidationError
 
 from agents.answers import AnswerForm, read_answer
@@ -270,8 +269,9 @@ def rates(folder: RunFolder) -> list[RelationRate]:
 
 
 def _pairs(folder: RunFolder) -> list[_Pair]:
-    heads = (orjson.loads(line) for line in folder.cases.lines())
-    changed = [folder.cases.by_id(head["id"]) for head in heads if head.get("relation") and head.get("of")]
+    changed = [
+        folder.cases.by_id(head["id"]) for head in folder.cases.heads() if head.get("relation") and head.get("of")
+    ]
     return [_Pair(case, folder.cases.by_id(case.of)) for case in changed if case.of is not None]
 
 

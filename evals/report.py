@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
 from agents.requests import labels_for, stage_request
 from evals import page
 from evals.gate_rules import HEADLINE
@@ -157,13 +155,12 @@ def _worst(folder: RunFolder) -> dict[str, list[_Ranked]]:
     """Of each variant the samples with the lowest headline, in one pass; what changed cases show stands under their
     relations."""
     found: dict[str, list[_Ranked]] = {variant.name: [] for variant in folder.plan.variants}
-    families = [(head["family"], head.get("relation")) for head in map(orjson.loads, folder.cases.lines())]
+    heads = [(head["family"], head.get("relation")) for head in folder.cases.heads()]
     for row in scores(folder):
         given = row["scores"]
         if not given or given[HEADLINE]["value"] == 1:
             continue
-        number = folder.plan.place(row["index"])[0]
-        family, relation = families[number]
+        family, relation = heads[folder.plan.place(row["index"])[0]]
         if relation is None:
             values = [score["value"] for score in given.values()]
             mine = found[row["variant"]]

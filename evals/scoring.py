@@ -87,17 +87,20 @@ def sample_starts(folder: RunFolder) -> NDArray[np.int64]:
 
 
 def read_samples(folder: RunFolder, wanted: Collection[int]) -> dict[int, Sample]:
-    """The answers with those indexes, by index, as far as there are any."""
-    starts = sample_starts(folder) if wanted else ()
-    found = dict[int, Sample]()
+    """The answers with those indexes, by index; samples without an answer are left out."""
+    if not wanted:
+        return {}
+    starts, found = sample_starts(folder), dict[int, Sample]()
     with folder.samples_path.open("rb") as file:
         for index in sorted(wanted):
             if starts[index] == _MISSING:
                 continue
             file.seek(int(starts[index]))
             with contextlib.suppress(ValidationError):  # a damaged line was told of when it was scored
-                found[index] = Sample.model_validate_json(file.readline())
-    return {index: sample for index, sample in found.items() if sample.error is None}
+                sample = Sample.model_validate_json(file.readline())
+                if sample.error is None:
+                    found[index] = sample
+    return found
 
 
 def _glance(line: bytes) -> tuple[int, bool]:
@@ -336,6 +339,5 @@ def load_table(folder: RunFolder) -> ScoreTable:
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             told = f"{folder.path / 'scores.jsonl'}:{number}: is no row of these scorers ({shorten(repr(error), 80)})"
             raise BadInput(f"{told}; score it anew: {rescore(folder)}") from None
-    heads = (orjson.loads(line) for line in folder.cases.lines())
-    cases = [(head["id"], head["family"], head["stage"], head.get("relation")) for head in heads]
+    cases = [(head["id"], head["family"], head["stage"], head.get("relation")) for head in folder.cases.heads()]
     return _table(folder, cases, values, errored)
