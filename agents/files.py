@@ -11,7 +11,7 @@ import os
 import reprlib
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, get_args
@@ -404,16 +404,24 @@ def _shown(found: object) -> str:
 
 def _fields_at(model: type[BaseModel], loc: _Loc) -> Sequence[str]:
     """The names allowed at a place in a model; empty where the place is no model."""
-    current: Any = model
+    found = [model]
     for key in loc:
-        fields: Mapping[str, Any] = getattr(current, "model_fields", {})
-        if key not in fields:
-            continue  # an index into a list, or a union's tag
-        current = _model_in(fields[str(key)].annotation)
-    return list(getattr(current, "model_fields", {}))
+        # Of several models a tag chooses one, before any name: a tag may be another model's field.
+        tagged = [one for one in found if len(found) > 1 and _is_tag(key, one)]
+        holders = [one for one in found if key in one.model_fields]
+        if tagged:
+            found = tagged
+        elif holders:
+            found = _models_in(holders[0].model_fields[str(key)].annotation)
+        # else an index into a list
+    return list(found[0].model_fields) if found else []
 
 
-def _model_in(annotation: Any) -> Any:
+def _is_tag(key: int | str, model: type[BaseModel]) -> bool:
+    return any(key in get_args(field.annotation) for field in model.model_fields.values())
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]

@@ -188,6 +188,13 @@ def sim(
     itl_ms: Annotated[float, typer.Option(help="Time between tokens.")] = 10.0,
     output_tokens: Annotated[int, typer.Option(help="Tokens in each answer.")] = 64,
     seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
+    ttft_cv: Annotated[float, typer.Option(help="Spread of TTFT: standard deviation / mean, lognormal.")] = 0.0,
+    itl_cv: Annotated[float, typer.Option(help="The same of each time between tokens.")] = 0.0,
+    tokens_per_chunk: Annotated[int, typer.Option(help="Tokens in a content chunk; the first goes alone.")] = 1,
+    max_running: Annotated[int | None, typer.Option(help="Requests worked on at once; others wait.")] = None,
+    max_queue: Annotated[int | None, typer.Option(help="Requests that may wait; one more gets status 503.")] = None,
+    freeze_at_s: Annotated[float, typer.Option(help="When a freeze begins, after the first request.")] = 0.0,
+    freeze_for_s: Annotated[float, typer.Option(help="How long nothing at all is sent.")] = 0.0,
     fault: Annotated[Fault, typer.Option(help="Fail requests in this way.")] = Fault.NONE,
     fault_rate: Annotated[float, typer.Option(help="Share of requests that fail, 0 to 1, chosen by seed.")] = 1.0,
     fault_first: Annotated[int | None, typer.Option(help="Only the first so many can fail.")] = None,
@@ -200,22 +207,32 @@ def sim(
     Example: python -m serving sim --ttft-ms 50 --itl-ms 10 --port 8100
 
     A storm that ends: python -m serving sim --fault http-429 --fault-first 20 --retry-after-s 1
+
+    A known limit: with --max-running N it serves N / (ttft + (output tokens - 1) * itl) requests per second.
     """
     settings = SimulatorSettings(
         ttft_ms=ttft_ms,
         itl_ms=itl_ms,
         output_tokens=output_tokens,
         seed=seed,
+        ttft_cv=ttft_cv,
+        itl_cv=itl_cv,
+        tokens_per_chunk=tokens_per_chunk,
+        max_running=max_running,
+        max_queue=max_queue,
+        freeze_at_s=freeze_at_s,
+        freeze_for_s=freeze_for_s,
         fault=fault,
         fault_rate=fault_rate,
         fault_first=fault_first,
         retry_after_s=retry_after_s,
     )
+    knee = f"; it holds {settings.knee_per_s:.4g} requests/s" if settings.knee_per_s else ""
     serve(
         settings,
         host,
         port,
-        lambda url: say(f"SIMULATOR (no model, answers are made up) at {url}; Ctrl-C ends it"),
+        lambda url: say(f"SIMULATOR (no model, answers are made up) at {url}{knee}; Ctrl-C ends it"),
     )
 
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from serving.schema_answers import UnsupportedSchema
+from serving.schema_answers import UnsupportedSchema, compact_json
 
 
 class Fault(StrEnum):
-    """What goes wrong with a chat completion that is hit."""
+    """What goes wrong with a chat completion that is hit. "The middle" is the chunk halfway through a stream."""
 
     NONE = "none"
     HTTP_429 = "http-429"
@@ -28,7 +29,7 @@ class Fault(StrEnum):
     DISCONNECT = "disconnect"
     """The connection is closed before any of the answer."""
     NO_ANSWER = "no-answer"
-    """Nothing comes, and the connection stays open, until the client leaves."""
+    """Nothing comes, and the connection stays open, until the client leaves; it takes no place of --max-running."""
     HALF_BODY = "half-body"
     """A whole answer is half its body, of matching Content-Length; a stream breaks off inside an event."""
     HALF_ANSWER = "half-answer"
@@ -37,13 +38,44 @@ class Fault(StrEnum):
     """Sound HTTP around sound JSON that does not fit the schema asked for."""
     HUGE_ANSWER = "huge-answer"
     """Sound HTTP around a text of 8 MiB, in as many tokens as ever: a token limit cuts it like any other."""
+    ERROR_EVENT = "error-event"
+    """Status 200; a stream says `event: error` in the middle and ends; a whole answer is an error object."""
+    ERROR_DATA = "error-data"
+    """As vLLM does it: an error object in a data line in the middle of a stream, then [DONE]; a whole answer is one."""
+    TRICKLE = "trickle"
+    """The answer comes a byte at a time, as far apart as tokens are, at least 1 ms."""
+    EMPTY_BODY = "empty-body"
+    """Status 200 and nothing else, at the first token's deadline."""
+    HALF_JSON = "half-json"
+    """A stream's middle event is cut in two and everything else is there; a whole answer is half its body."""
+    CRLF = "crlf"
+    """A stream's lines end in CR LF, which is allowed. Whole answers have no lines."""
+    SPLIT_UTF8 = "split-utf8"
+    """The answer has characters of two bytes, sent as such; in a stream the second leaves 1 ms after the first."""
+    HUGE_CHUNK = "huge-chunk"
+    """The first token is 256 KiB of blanks and what it would be; blanks leave JSON as valid as it was."""
+    ODD_CHUNKS = "odd-chunks"
+    """Sound, but every chunk of a stream comes after a `: ping`, a role, counts so far and an empty comment."""
+    NO_DONE = "no-done"
+    """A stream ends as it should, without [DONE]. A whole answer is as it should be."""
+    NO_USAGE = "no-usage"
+    """No token counts, though a stream was asked for them."""
 
 
 STATUS_OF = {Fault.HTTP_429: 429, Fault.HTTP_500: 500, Fault.HTTP_400: 400}
 """The faults that are an HTTP error at once."""
 
+GIVEN_UP = frozenset({Fault.HALF_BODY, Fault.ERROR_EVENT, Fault.ERROR_DATA, Fault.EMPTY_BODY})
+"""The faults after which the server has not finished its work."""
+
 HUGE_CHARACTERS = 8 * 2**20
 _HUGE_WORD = "simulated "
+HUGE_CHUNK_PADDING = " " * 2**18
+
+ERROR_OBJECT = b'{"error":{"message":"the simulator was told to fail","type":"server_error","param":null,"code":500}}'
+"""What stands in an answer of status 200 that is an error."""
+
+_ACCENTS = str.maketrans("aeiou", "áéíóú")
 
 _MISFITS: tuple[Any, ...] = ({"simulated": "a sound answer to another question"}, [], "simulated", 0, None)
 """Answers to try, until one does not fit; the first is wrong for nearly every schema."""
@@ -65,7 +97,37 @@ def faulty_text(fault: Fault, text: str, schema: dict[str, Any] | None) -> str:
         return text[: max(1, len(text) // 2)]
     if fault is Fault.HUGE_ANSWER:
         return _HUGE_WORD * (HUGE_CHARACTERS // len(_HUGE_WORD) + 1)
+    if fault is Fault.SPLIT_UTF8:
+        return accented(text, schema)
     return misfit(schema) if fault is Fault.WRONG_SCHEMA else text
+
+
+def accented(text: str, schema: dict[str, Any] | None) -> str:
+    """The text with characters of two bytes; one that answers a schema has them where it stays an answer.
+
+    Raises UnsupportedSchema where it would not stay one anywhere.
+    """
+    if schema is None:
+        return text.translate(_ACCENTS)
+    answer, sound = {"": json.loads(text)}, Draft202012Validator(schema)
+    for holder, place in _strings(answer):
+        plain = holder[place]
+        holder[place] = plain.translate(_ACCENTS)
+        if not sound.is_valid(answer[""]):
+            holder[place] = plain
+    changed = compact_json(answer[""])
+    if changed.isascii():
+        raise UnsupportedSchema("split-utf8", "#", "is not possible, since no answer has other than ASCII characters")
+    return changed
+
+
+def _strings(holder: Any) -> Iterator[tuple[Any, Any]]:
+    """Every string below a list or an object, as what holds it and its place there."""
+    for place, value in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+        if isinstance(value, str):
+            yield holder, place
+        elif isinstance(value, (dict, list)):
+            yield from _strings(value)
 
 
 def misfit(schema: dict[str, Any] | None) -> str:

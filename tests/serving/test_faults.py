@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import serving.__main__ as command
 from console import BadInput
-from serving.faults import HUGE_CHARACTERS, STATUS_OF, Fault, faulty_text, is_hit, misfit
+from serving.faults import HUGE_CHARACTERS, STATUS_OF, Fault, accented, faulty_text, is_hit, misfit
 from serving.schema_answers import UnsupportedSchema
 from serving.simulator import RequestCounts, SimulatorSettings
 
@@ -116,9 +116,29 @@ def test_settings_that_cannot_be_are_refused_by_option(wrong: dict[str, Any], na
 def test_the_command_gives_every_option_to_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
     given_: list[SimulatorSettings] = []
     monkeypatch.setattr(command, "serve", lambda settings, *_: given_.append(settings))
-    options = "--fault http-429 --fault-rate 0.25 --fault-first 20 --retry-after-s 2 --seed 3"
+    options = (
+        "--ttft-ms 3 --itl-ms 2 --output-tokens 7 --seed 3 --ttft-cv 0.5 --itl-cv 0.25 --tokens-per-chunk 4 "
+        "--max-running 5 --max-queue 6 --freeze-at-s 8 --freeze-for-s 9 "
+        "--fault http-429 --fault-rate 0.25 --fault-first 20 --retry-after-s 2"
+    )
     assert CliRunner().invoke(command.app, ["sim", *options.split()]).exit_code == 0
-    wanted = SimulatorSettings(seed=3, fault=Fault.HTTP_429, fault_rate=0.25, fault_first=20, retry_after_s=2)
+    wanted = SimulatorSettings(
+        ttft_ms=3,
+        itl_ms=2,
+        output_tokens=7,
+        seed=3,
+        ttft_cv=0.5,
+        itl_cv=0.25,
+        tokens_per_chunk=4,
+        max_running=5,
+        max_queue=6,
+        freeze_at_s=8,
+        freeze_for_s=9,
+        fault=Fault.HTTP_429,
+        fault_rate=0.25,
+        fault_first=20,
+        retry_after_s=2,
+    )
     assert given_ == [wanted]
 
 
@@ -217,6 +237,31 @@ def test_a_misfit_without_a_schema_is_json_and_for_every_answer_there_is_none() 
         misfit({"type": ["object", "array", "string", "number", "null"]})
 
 
+@given(st.lists(st.sampled_from(["batch", "pipeline", "x"]), min_size=1))
+def test_an_accented_answer_still_fits_its_schema_and_keeps_what_may_not_change(words: list[str]) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"mode": {"enum": ["batch"]}, "a": {"type": "array", "items": {"type": "string"}}},
+        "required": ["mode", "a"],
+    }
+    text = json.dumps({"mode": "batch", "a": [*words, "order"]})
+    answer = json.loads(accented(text, schema))
+    jsonschema.validate(answer, schema)
+    assert answer["mode"] == "batch"
+    assert answer["a"][-1] == "órdér"
+    assert len(answer["a"]) == len(words) + 1
+
+
+def test_an_answer_that_has_no_free_text_cannot_be_accented() -> None:
+    with pytest.raises(UnsupportedSchema, match="split-utf8"):
+        accented('{"mode":"batch"}', {"properties": {"mode": {"enum": ["batch"]}}})
+
+
+def test_a_text_that_is_the_whole_answer_is_accented_too() -> None:
+    assert accented('"batch"', {"type": "string"}) == '"bátch"'
+    assert accented("no schema", None) == "nó schémá"
+
+
 @given(text=st.text(min_size=1))
 def test_a_text_that_is_not_hit_stays_as_it_is(text: str) -> None:
     assert faulty_text(Fault.NONE, text, None) == text
@@ -247,6 +292,7 @@ def test_every_request_is_counted_under_one_end(start_simulator: Start) -> None:
         "cancelled": 2,
         "faulted": 2,
         "most_in_flight": 2,
+        "cancelled_after_tokens": {"0": 2},
     }
 
 
@@ -269,6 +315,7 @@ def test_what_came_in_is_what_went_out_and_what_is_there(steps: list[tuple[Fault
         assert counted.received == counted.in_flight + counted.answered + counted.cancelled + counted.faulted
     assert counted.in_flight == 0
     assert counted.faulted == sum(fault is not Fault.NONE for fault, _ in steps)
+    assert sum(counted.cancelled_after_tokens.values()) == counted.cancelled
 
 
 def test_timing_of_requests_that_are_not_hit_stays_exact(start_simulator: Start) -> None:
