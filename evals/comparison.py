@@ -101,7 +101,7 @@ def compare_paired(a: Scores, b: Scores, groups: Sequence[Hashable]) -> Paired:
 
 def with_holm(pairs: Sequence[Paired]) -> list[Paired]:
     """The same comparisons with p_holm over all of them that have a p (Holm 1979), and the mde that goes with it."""
-    adjusted = _holm([pair.p for pair in pairs])
+    adjusted = holm_adjusted([pair.p for pair in pairs])
     tested = sum(p_holm is not None for p_holm in adjusted)
     return [
         replace(pair, p_holm=p_holm, mde=None if pair.mde is None else pair.mde * _dearer(pair.clusters, tested))
@@ -170,7 +170,7 @@ def gate_verdicts(
     """
     asked = [Question(*question) for question in questions]
     prepared = [_question_pairs(question) for question in asked]
-    p_values = _holm([_test(pairs)[1] for pairs in prepared])
+    p_values = holm_adjusted([_test(pairs)[1] for pairs in prepared])
     return [_judge(pairs, question.margin, p) for question, pairs, p in zip(asked, prepared, p_values, strict=True)]
 
 
@@ -326,7 +326,7 @@ def _dearer(clusters: int, tested: int) -> float:
     return float(first / one)
 
 
-def _holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm_adjusted(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm (1979) over the known ones: the k-th smallest of m times m - k + 1, never below the one before it.
 
     As statsmodels' multipletests, which collects the whole process' garbage on every call: 50 ms and more.

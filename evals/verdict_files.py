@@ -34,7 +34,7 @@ def junit(verdict: GateVerdict) -> str:
     counts = Counter(check.outcome for check in verdict.checks)
     whole = not verdict.checks
     attributes = {
-        "name": _xml(f"plumbline gate {verdict.suite}"),
+        "name": xml_text(f"plumbline gate {verdict.suite}"),
         "tests": str(len(verdict.checks) or 1),
         "failures": str(counts["fail"]),
         "errors": str(counts["not judged"] or int(whole)),
@@ -46,14 +46,14 @@ def junit(verdict: GateVerdict) -> str:
         _testcase(suite, check)
     if whole:
         case = ET.SubElement(suite, "testcase", classname="plumbline.gate", name="run")
-        ET.SubElement(case, "error", message=_xml(one_line(verdict.why)), type="not judged")
+        ET.SubElement(case, "error", message=xml_text(one_line(verdict.why)), type="not judged")
     ET.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
 def _testcase(suite: ET.Element, check: Check) -> None:
-    case = ET.SubElement(suite, "testcase", classname=_xml(one_line(check.variant)), name=_xml(check.check))
-    why = _xml(one_line(check.why))
+    case = ET.SubElement(suite, "testcase", classname=xml_text(one_line(check.variant)), name=xml_text(check.check))
+    why = xml_text(one_line(check.why))
     if check.outcome == "pass":
         ET.SubElement(case, "system-out").text = why
         return
@@ -61,7 +61,8 @@ def _testcase(suite: ET.Element, check: Check) -> None:
     ET.SubElement(case, kind, message=why, type="regression" if kind == "failure" else "not judged").text = why
 
 
-def _xml(text: str) -> str:
+def xml_text(text: str) -> str:
+    """Text without the characters that XML cannot hold."""
     return _NOT_XML.sub("�", text)
 
 

@@ -45,7 +45,7 @@ STEPS = (
         "what was answered is in runs/evals; MLflow's store is under mlruns/",
     ),
     Step(
-        "a 20 s load test with streaming",
+        "a 60 s load test with streaming",
         ("load_tests", "run", "examples/load.yaml"),
         "what was answered is in runs/load; fewer users in examples/load.yaml ask less of the machine",
     ),

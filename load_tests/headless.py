@@ -2,64 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from rich.progress import Progress, TaskID
 
 from console import CannotJudge, progress, say, shorten
+from load_tests.facts import FACTS_VARIABLE, facts_of, to_json
+from load_tests.live import LiveCount
 from load_tests.workload import LoadPlan
 
+if TYPE_CHECKING:
+    from load_tests.run_folder import RunFolder
+
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-_SPARE_S = 30.0
-"""Start and end of the process, on top of duration and drain."""
+_SPARE_S = 60.0
+"""Start and end of the processes, on top of duration and drain."""
 _POLL_S = 0.2
 
 
-def run_locust(plan: LoadPlan, profile_path: Path, rows_path: Path) -> bool:
-    """Run the test and wait for its end; rows go to `rows_path`, Locust's words beside it into .log.
+def run_locust(plan: LoadPlan, profile_path: Path, folder: RunFolder) -> bool:
+    """Run the test and wait for its end; rows go to `folder`, Locust's words to its log.
 
-    Returns False when the user stopped it. Raises CannotJudge when Locust failed.
+    The caller has connected and warmed up. Returns False when the user stopped the test, which then has rows and an
+    end all the same. Raises CannotJudge when Locust, a worker or a sender failed.
     """
-    log_path = rows_path.with_suffix(".log")
-    rows_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("wb") as log:
+    with folder.log.open("wb") as log:
         child = subprocess.Popen(
             _argv(plan),
-            env=_environment(plan, profile_path, rows_path),
+            env=_environment(plan, profile_path, folder),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
         )
     try:
-        _watch(child, plan, rows_path)
+        _watch(child, plan, folder)
     except KeyboardInterrupt:
         _stop(child, plan.profile.drain_s)
         return False
     finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
+        _kill(child)
     if child.returncode != 0:
-        raise CannotJudge(f"locust ended with status {child.returncode}: {_last_line(log_path)}; see {log_path}")
+        raise CannotJudge(f"locust ended with status {child.returncode}: {_why(folder.log)}; see {folder.log}")
     return True
 
 
 def _argv(plan: LoadPlan) -> list[str]:
-    profile = plan.profile
+    arrivals, processes = plan.profile.arrivals, plan.profile.processes
+    users, per_s = (arrivals.users, arrivals.spawn_rate) if arrivals.kind == "closed" else (processes, processes)
     argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
-    argv += ["-u", str(profile.users), "-r", str(profile.spawn_rate), "-t", f"{profile.duration_s}s"]
+    argv += ["-u", str(users), "-r", str(per_s)]
+    if processes > 1:
+        # Its default port may be taken by another test, and nobody outside has business with the master.
+        address, port = "127.0.0.1", str(_free_port())
+        argv += ["--processes", str(processes), "--master-bind-host", address, "--master-bind-port", port]
+        argv += ["--master-host", address, "--master-port", port]
     # Failed requests are in the rows; Locust's exit status tells whether Locust itself worked.
-    return [*argv, "--stop-timeout", str(profile.drain_s), "--exit-code-on-error", "0", "--loglevel", "WARNING"]
+    return [*argv, "--exit-code-on-error", "0", "--loglevel", "WARNING"]
 
 
-def _environment(plan: LoadPlan, profile_path: Path, rows_path: Path) -> dict[str, str]:
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _environment(plan: LoadPlan, profile_path: Path, folder: RunFolder) -> dict[str, str]:
     """The child's environment: the key goes this way alone, since arguments are public on a machine."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("LOCUST_")}
     return inherited | {
@@ -67,72 +83,51 @@ def _environment(plan: LoadPlan, profile_path: Path, rows_path: Path) -> dict[st
         "OPENAI_API_KEY": plan.endpoint.api_key.get_secret_value(),
         "PLUMBLINE_LOAD_MODEL": plan.endpoint.model,
         "PLUMBLINE_LOAD_PROFILE": str(profile_path.resolve()),
-        "PLUMBLINE_LOAD_ROWS": str(rows_path.resolve()),
-        "PLUMBLINE_LOAD_CHILD": "1",
+        "PLUMBLINE_LOAD_OUT": str(folder.path.resolve()),
+        FACTS_VARIABLE: to_json(facts_of(plan, profile_path)),
     }
 
 
-def _watch(child: subprocess.Popen[bytes], plan: LoadPlan, rows_path: Path) -> None:
+def _watch(child: subprocess.Popen[bytes], plan: LoadPlan, folder: RunFolder) -> None:
     """Show time and requests until the process ends; one that hangs beyond reason is an error."""
     profile = plan.profile
     deadline = time.monotonic() + profile.duration_s + profile.drain_s + _SPARE_S
-    count = _RowCount(rows_path)
+    count = LiveCount(profile, [folder.rows(worker) for worker in range(profile.processes)])
     with progress("s") as bar:
-        task = bar.add_task(f"{profile.users} users", total=profile.duration_s)
+        task = bar.add_task(profile.name, total=profile.duration_s)
         while child.poll() is None:
             if time.monotonic() > deadline:
-                raise CannotJudge(f"locust did not end {_SPARE_S:g} s after its time; rows so far: {rows_path}")
+                raise CannotJudge(f"locust did not end {_SPARE_S:g} s after its time; rows so far: {folder.path}")
             time.sleep(_POLL_S)
             count.update()
-            _show(bar, task, count, profile.users, profile.duration_s)
+            _show(bar, task, count, profile.duration_s)
 
 
-def _show(bar: Progress, task: TaskID, count: _RowCount, users: int, duration_s: int) -> None:
-    elapsed_s = int(count.elapsed_s)
-    told = f"{users} users: {count.rows} requests, {count.failed} failed"
-    waiting = ", waiting for the last answers" if elapsed_s > duration_s else ""
-    bar.update(task, completed=min(elapsed_s, duration_s), description=told + waiting)
+def _show(bar: Progress, task: TaskID, count: LiveCount, duration_s: float) -> None:
+    waiting = ", waiting for the last answers" if count.elapsed_s > duration_s else ""
+    bar.update(task, completed=min(int(count.elapsed_s), duration_s), told=count.told() + waiting)
 
 
-class _RowCount:
-    """Counts rows as they are appended, reading each byte once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
-        self._started_s: float | None = None
-        self.rows = 0
-        self.failed = 0
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the first line appeared."""
-        return 0.0 if self._started_s is None else time.monotonic() - self._started_s
-
-    def update(self) -> None:
-        """Take in what was written since."""
-        if self._file is None:
-            if not self._path.exists():
-                return
-            self._file, self._started_s = self._path.open("rb"), time.monotonic()
-        for line in self._file:
-            if line.startswith(b'{"kind":"request"'):
-                self.rows += 1
-                self.failed += b'"status":"ok"' not in line
-
-
-def _stop(child: subprocess.Popen[bytes], drain_s: int) -> None:
+def _stop(child: subprocess.Popen[bytes], drain_s: float) -> None:
     """End the test early: requests in flight may end, a second Ctrl-C does not wait for them."""
-    say(f"stopping: up to {drain_s} s for requests in flight; Ctrl-C again to cut them")
-    # Not SIGINT: a process started in the background ignores it.
-    child.send_signal(signal.SIGTERM)
+    say(f"stopping: up to {drain_s:g} s for requests in flight; Ctrl-C again to cut them")
     try:
+        # Not SIGINT: a process started in the background ignores it.
+        child.send_signal(signal.SIGTERM)
         child.wait(drain_s + _SPARE_S)
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
-        child.kill()
-        child.wait()
+        _kill(child)
 
 
-def _last_line(log_path: Path) -> str:
-    lines = log_path.read_text("utf8", "replace").split("\n")
-    return shorten(next((line for line in reversed(lines) if line.strip()), "it said nothing"))
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Also the workers Locust forked; each sender, in a session of its own, ends with its worker."""
+    with contextlib.suppress(ProcessLookupError):  # all have ended by themselves
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _why(log_path: Path) -> str:
+    """The first error in the log, of which later ones are consequences; else its last line."""
+    lines = [line for line in log_path.read_text("utf8", "replace").split("\n") if line.strip()]
+    errors = [line.partition("error: ")[2] for line in lines if line.startswith("error: ")]
+    return shorten(errors[0] if errors else (lines or ["it said nothing"])[-1])

@@ -18,10 +18,10 @@ spread over several data lines, and tool calls; no endpoint we know sends either
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import orjson
@@ -30,13 +30,20 @@ from console import shorten
 
 NS_PER_S = 1e9
 _ERROR_EVENT = "event: error"
+_LINES_AT_ONCE = 16
+"""Some 0.1 ms of work."""
 
 
 class Status(StrEnum):
     """How a request ended; everything but `ok` is a failure or, for `incomplete`, unknown."""
 
     OK = "ok"
+    RATE_LIMITED = "rate_limited"
+    """HTTP status 429."""
+    SERVER_ERROR = "server_error"
+    """HTTP status 500 and above."""
     HTTP_ERROR = "http_error"
+    """Any other HTTP status but 200."""
     STREAM_ERROR = "stream_error"
     """An error event, an error object or something that is not JSON came in the stream."""
     CUT_STREAM = "cut_stream"
@@ -44,11 +51,18 @@ class Status(StrEnum):
     EMPTY = "empty"
     """An answer without a single content token: it has no TTFT, so it must not count as a success."""
     TIMEOUT = "timeout"
+    REFUSED = "refused"
+    """Nobody listens there, or the system's queue is full."""
     CONNECTION = "connection"
-    """Refused or lost before the answer's headers."""
+    """Not made, or lost before the answer's headers."""
+    CANCELLED = "cancelled"
+    """Cut by this client after so many content chunks, as the profile has it."""
     INCOMPLETE = "incomplete"
     """Still running when the test ended."""
 
+
+_MOST_TOKENS = 2**31
+"""A count above is none: the rows keep 64 bits, and an endpoint may say anything."""
 
 _UNSAID = {
     Status.CUT_STREAM: "the stream ended without [DONE]",
@@ -65,7 +79,9 @@ class Ending(StrEnum):
     HTTP_ERROR = "http_error"
     BROKEN = "broken"
     TIMEOUT = "timeout"
+    REFUSED = "refused"
     CONNECTION = "connection"
+    CANCELLED = "cancelled"
     STOPPED = "stopped"
 
 
@@ -74,9 +90,10 @@ class RawStream:
     """What one request left behind; filled while it runs, so that a request cut at any moment still has a row."""
 
     sent_ns: int = 0
-    lines: list[bytes] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+    """The answer's body as it came, in pieces that may end anywhere."""
     stamps_ns: array[int] = field(default_factory=lambda: array("q"))
-    """Arrival of each line, perf_counter nanoseconds."""
+    """Arrival of each piece, perf_counter nanoseconds."""
     ending: Ending = Ending.STOPPED
     """Stays STOPPED unless the request comes to an end of its own."""
     error: str = ""
@@ -88,6 +105,8 @@ class RawStream:
 class Answer:
     """What a stream said."""
 
+    texts: list[str] = field(default_factory=list)
+    """The content, a chunk apiece; without the model's reasoning."""
     content_ns: list[int] = field(default_factory=list)
     server_ns: list[int] = field(default_factory=list)
     """When the server says it sent each content chunk; only the simulator does, on the same machine's clock."""
@@ -103,14 +122,17 @@ class RequestRecord:
     """One request's row. Stamps are perf_counter nanoseconds of one process; None means there was no such moment."""
 
     index: int
-    user: int
+    """Open loop: its place in the schedule. Closed loop: n-th of its worker, times workers, plus worker."""
+    worker: int
+    user: int | None
+    """None in an open loop."""
     stage: str
     pipeline_id: str
     status: Status
     http_status: int | None
     error: str
     intended_ns: int
-    """When the user was ready to send."""
+    """Open loop: when the schedule had it. Closed loop: when its user was ready to send."""
     sent_ns: int
     first_content_ns: int | None
     last_content_ns: int | None
@@ -129,18 +151,46 @@ class RequestRecord:
     finish_reason: str | None
     lag_s: list[float] | None
     """Each content chunk's arrival here minus its sending there; None unless the server stamps its chunks."""
+    received_bytes: int
+    schema_valid: bool | None = None
+    """Whether the answer fits the schema that was asked for; None where none was, and without a whole answer."""
+    headline: float | None = None
+    """The evaluation's score of the answer (evals/headline.py); None where it was not scored."""
+
+    @property
+    def scheduling_lag_s(self) -> float:
+        """How much later than intended it was sent."""
+        return (self.sent_ns - self.intended_ns) / NS_PER_S
+
+    @property
+    def ttft_from_intended_s(self) -> float | None:
+        """Intended start to first content chunk: what an independent user waits, the client's lag included."""
+        return None if self.first_content_ns is None else (self.first_content_ns - self.intended_ns) / NS_PER_S
+
+    @property
+    def e2e_from_intended_s(self) -> float | None:
+        """Intended start to last content chunk."""
+        return None if self.last_content_ns is None else (self.last_content_ns - self.intended_ns) / NS_PER_S
 
 
 def record_of(
-    raw: RawStream, *, index: int, user: int, stage: str, pipeline_id: str, intended_ns: int
+    raw: RawStream,
+    answer: Answer,
+    *,
+    index: int,
+    worker: int,
+    user: int | None,
+    stage: str,
+    pipeline_id: str,
+    intended_ns: int,
 ) -> RequestRecord:
-    """The row of one request, whatever became of it."""
-    answer = read_answer(zip(raw.lines, raw.stamps_ns, strict=True))
+    """The row of one request, whatever became of it. answer: what its stream said, by `answer_of`."""
     times = answer.content_ns
     stamped = bool(times) and len(answer.server_ns) == len(times)
-    status = status_of(raw.ending, answer)
+    status = status_of(raw.ending, answer, raw.http_status)
     return RequestRecord(
         index=index,
+        worker=worker,
         user=user,
         stage=stage,
         pipeline_id=pipeline_id,
@@ -162,29 +212,80 @@ def record_of(
         lag_s=[(here - there) / NS_PER_S for here, there in zip(times, answer.server_ns, strict=True)]
         if stamped
         else None,
+        received_bytes=sum(map(len, raw.pieces)),
     )
 
 
-def status_of(ending: Ending, answer: Answer) -> Status:
+def status_of(ending: Ending, answer: Answer, http_status: int | None) -> Status:
     """The class of a request. A whole answer stays ok though the connection lingered or broke after [DONE]."""
     if ending is Ending.HTTP_ERROR:
-        return Status.HTTP_ERROR
+        return _http_class(http_status)
     if answer.error:
         return Status.STREAM_ERROR
     if answer.done:
         return Status.OK if answer.content_ns else Status.EMPTY
     if ending is Ending.WHOLE and not answer.content_ns:
         return Status.EMPTY
-    return {
-        Ending.TIMEOUT: Status.TIMEOUT,
-        Ending.CONNECTION: Status.CONNECTION,
-        Ending.STOPPED: Status.INCOMPLETE,
-    }.get(ending, Status.CUT_STREAM)
+    return _CLASS_OF.get(ending, Status.CUT_STREAM)
+
+
+_CLASS_OF = {
+    Ending.TIMEOUT: Status.TIMEOUT,
+    Ending.REFUSED: Status.REFUSED,
+    Ending.CONNECTION: Status.CONNECTION,
+    Ending.CANCELLED: Status.CANCELLED,
+    Ending.STOPPED: Status.INCOMPLETE,
+}
+
+
+def _http_class(http_status: int | None) -> Status:
+    if http_status == 429:
+        return Status.RATE_LIMITED
+    return Status.SERVER_ERROR if http_status and http_status >= 500 else Status.HTTP_ERROR
+
+
+def answer_of(raw: RawStream) -> Answer:
+    """What a stream said; a line has come when the piece that ends it has."""
+    *_, answer = reading(raw)
+    return answer
+
+
+def reading(raw: RawStream) -> Iterator[Answer]:
+    """Read an answer a part at a time, so that who reads can look after other streams in between; the last is whole."""
+    # A line that a break tore says nothing; half a line at the end of a whole body is the server's own.
+    lines = stamped_lines(zip(raw.pieces, raw.stamps_ns, strict=True), torn=raw.ending is not Ending.WHOLE)
+    answer = Answer()
+    while part := list(islice(lines, _LINES_AT_ONCE)):
+        _read(answer, part)
+        yield answer
+    yield answer
+
+
+def stamped_lines(pieces: Iterable[tuple[bytes, int]], *, torn: bool = False) -> Iterator[tuple[bytes, int]]:
+    """The lines of a body that came in pieces, each with the stamp of the piece that ends it; blank ones left out.
+
+    torn: leave out a last line without its newline.
+    """
+    begun, stamp_ns = list[bytes](), 0  # joined once: a hostile line of megabytes comes in thousands of pieces
+    for piece, stamp_ns in pieces:
+        first, *others = piece.split(b"\n")
+        begun.append(first)
+        if others:
+            lines = [b"".join(begun), *others[:-1]]
+            begun = [others[-1]]
+            yield from ((line, stamp_ns) for line in lines if line.strip())
+    if not torn and (last := b"".join(begun)).strip():
+        yield last, stamp_ns
 
 
 def read_answer(stamped_lines: Iterable[tuple[bytes, int]]) -> Answer:
     """Tell the lines of one stream apart; `stamped_lines` are lines as they came, with or without CR, and arrivals."""
     answer = Answer()
+    _read(answer, stamped_lines)
+    return answer
+
+
+def _read(answer: Answer, stamped_lines: Iterable[tuple[bytes, int]]) -> None:
     for line, stamp_ns in stamped_lines:
         name, _, value = line.strip().partition(b":")
         value = value.strip()
@@ -197,7 +298,6 @@ def read_answer(stamped_lines: Iterable[tuple[bytes, int]]) -> Answer:
         elif line.startswith(b"{"):
             # HTTP 200 with plain JSON instead of a stream: some gateways report errors so.
             _take_data(answer, line, stamp_ns)
-    return answer
 
 
 def _take_data(answer: Answer, data: bytes, stamp_ns: int) -> None:
@@ -222,7 +322,7 @@ def _take_usage(answer: Answer, usage: Any) -> None:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < _MOST_TOKENS else None
 
 
 def _take_choice(answer: Answer, choice: dict[str, Any], stamp_ns: int, chunk: dict[str, Any]) -> None:
@@ -233,8 +333,10 @@ def _take_choice(answer: Answer, choice: dict[str, Any], stamp_ns: int, chunk: d
             answer.error = f"finish_reason {reason}"
     delta = choice.get("delta")
     # The role chunk's content is "": it carries no token, so it does not stop the clock.
-    if isinstance(delta, dict) and any(delta.get(key) for key in ("content", "reasoning", "reasoning_content")):
+    if isinstance(delta, dict) and (delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content")):
         answer.content_ns.append(stamp_ns)
+        if isinstance(content := delta.get("content"), str):
+            answer.texts.append(content)
         stamp = chunk.get("plumbline")
         if isinstance(stamp, dict) and type(stamp.get("sent_ns")) is int:
             answer.server_ns.append(stamp["sent_ns"])

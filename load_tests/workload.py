@@ -1,28 +1,35 @@
-"""What a load test sends: the agents' own requests, ready as bytes before the clock starts."""
+"""What a load test sends: the agents' own requests or synthetic ones, the same for the same seed on any worker."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
+from agents.answers import answer_schema
 from agents.files import InvalidPipeline, ReadPipeline, read_pipelines
-from agents.policy import load_policy
-from agents.prompt import load_prompt
-from agents.requests import StageRequest, requests_for
+from agents.policy import Policy, load_policy
+from agents.prompt import PromptVariant, load_prompt
+from agents.requests import StageRequest, labels_for, requests_for, stage_request
+from agents.schema import Stage
 from console import BadInput
-from load_tests.profiles import ROOT, LoadProfile
+from evals.case import Case
+from load_tests.arrivals import Trace
+from load_tests.prepared import PreparedRequest
+from load_tests.profiles import ROOT, AgentsWorkload, GeneratedCases, LoadProfile
+from load_tests.synthetic import SyntheticPrompts, synthetic_prompts
+from load_tests.trace_file import read_trace
 from serving.endpoint import Endpoint
 
+__all__ = ["LoadPlan", "PreparedRequest", "plan_load"]
 
-@dataclass(frozen=True)
-class PreparedRequest:
-    """One streaming chat completion, serialised."""
-
-    pipeline_id: str
-    stage: str
-    body: bytes
+_STREAM = 0x0F1ED
+"""Keeps the order of requests apart from what else the same seed draws."""
+_WARM_UP, _OPEN, _CLOSED = range(3)
+"""Which part of a test a synthetic prompt is for: none may meet another's in a prefix cache."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +38,77 @@ class LoadPlan:
 
     profile: LoadProfile
     endpoint: Endpoint
-    prompt_name: str
-    prompt_version: int
+    prompt_name: str | None
+    """None where the workload uses no prompt of ours."""
+    prompt_version: int | None
     requests: tuple[PreparedRequest, ...]
+    """Every different request of the agents; synthetic: those of the warm-up, the others are made when asked for."""
+    recorded: tuple[int, ...] | None = None
+    """Which request a trace has at each place of its schedule; None where it does not say."""
+    synthetic: SyntheticPrompts | None = None
 
     def request_for(self, user: int, turn: int) -> PreparedRequest:
-        """Each user walks through all requests in order and starts one further than the user before it."""
+        """Closed loop: each user walks through all requests in order and starts one further than the one before it."""
+        if self.synthetic:
+            return self.synthetic.request(_CLOSED, user, turn)
         return self.requests[(user + turn) % len(self.requests)]
+
+    def request_at(self, index: int) -> PreparedRequest:
+        """Open loop: the request at a place of the schedule, from the seed and the place alone.
+
+        All requests come once, in an order drawn by the seed, before any comes again in another one.
+        """
+        number = index if self.recorded is None else self.recorded[index]
+        if self.synthetic:
+            return self.synthetic.request(_OPEN, number)
+        if self.recorded is not None:
+            return self.requests[number]
+        turn, place = divmod(index, len(self.requests))
+        return self.requests[_order(len(self.requests), self.profile.seed, turn)[place]]
 
 
 def plan_load(profile: LoadProfile, endpoint: Endpoint) -> LoadPlan:
-    """Build every request of the profile. Raises BadInput when a pipeline, the prompt or the policy is not usable."""
-    specs = [_accepted(entry).spec for entry in read_pipelines([ROOT / profile.pipelines])]
-    variant = load_prompt(profile.prompt)
-    asked = requests_for(specs, variant, load_policy(profile.policy), endpoint.model)
-    prepared = tuple(_prepare(request, profile.max_tokens) for request in asked)
-    return LoadPlan(profile, endpoint, variant.name, variant.version, prepared)
+    """Build the requests of the profile. Raises BadInput when something it names is not usable.
+
+    A synthetic workload asks the endpoint how it counts tokens; CannotJudge when it does not answer.
+    """
+    if isinstance(profile.workload, AgentsWorkload):
+        return _agents_plan(profile, profile.workload, endpoint)
+    prompts = synthetic_prompts(profile.workload, endpoint, profile.seed)
+    warm_up = tuple(prompts.request(_WARM_UP, number) for number in range(max(1, profile.warmup_requests)))
+    return LoadPlan(profile, endpoint, None, None, warm_up, _recorded(profile, None), prompts)
+
+
+def _agents_plan(profile: LoadProfile, workload: AgentsWorkload, endpoint: Endpoint) -> LoadPlan:
+    variant, policy = load_prompt(workload.prompt), load_policy(workload.policy)
+    schemas = {stage: answer_schema(variant.form, stage) if workload.validate_schema else None for stage in Stage}
+    asked: Iterable[tuple[StageRequest, Case | None]]
+    if workload.cases is not None:
+        asked = _of_cases(workload.cases, profile.seed, variant, policy, endpoint.model)
+    else:
+        specs = [_accepted(entry).spec for entry in read_pipelines([ROOT / str(workload.pipelines)])]
+        asked = ((request, None) for request in requests_for(specs, variant, policy, endpoint.model))
+    requests = tuple(
+        PreparedRequest(
+            pipeline_id=request.pipeline_id,
+            stage=request.stage.value,
+            body=_body(request, profile.max_tokens),
+            schema=schemas[request.stage],
+            case=case if workload.score else None,
+        )
+        for request, case in asked
+    )
+    return LoadPlan(profile, endpoint, variant.name, variant.version, requests, _recorded(profile, len(requests)))
+
+
+def _of_cases(
+    wanted: GeneratedCases, seed: int, variant: PromptVariant, policy: Policy, model: str
+) -> Iterable[tuple[StageRequest, Case]]:
+    from evals.generate import iter_cases
+
+    for case in iter_cases(wanted.count, seed if wanted.seed is None else wanted.seed):
+        labels = labels_for(case.spec, policy)
+        yield stage_request(case.stage, case.spec, variant, labels, model), case
 
 
 def _accepted(entry: ReadPipeline | InvalidPipeline) -> ReadPipeline:
@@ -56,8 +118,31 @@ def _accepted(entry: ReadPipeline | InvalidPipeline) -> ReadPipeline:
     return entry
 
 
-def _prepare(request: StageRequest, max_tokens: int | None) -> PreparedRequest:
+def _body(request: StageRequest, max_tokens: int | None) -> bytes:
     body: dict[str, Any] = {**request.body, "stream": True, "stream_options": {"include_usage": True}}
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
-    return PreparedRequest(request.pipeline_id, request.stage.value, orjson.dumps(body))
+    return orjson.dumps(body)
+
+
+def _recorded(profile: LoadProfile, requests: int | None) -> tuple[int, ...] | None:
+    """What a trace says of which request is sent when. requests: how many there are to choose from; None: any."""
+    if not isinstance(profile.arrivals, Trace):
+        return None
+    found = read_trace(profile.arrivals.path).requests
+    if found is None:
+        return None
+    if requests is not None and int(found.max()) >= requests:
+        raise BadInput(
+            f"{profile.arrivals.path}: request: found {int(found.max())}; the workload has {requests}, "
+            f"numbered from 0: add pipelines or cases, or leave the column out"
+        )
+    return tuple(found.tolist())
+
+
+@lru_cache(maxsize=64)
+def _order(n: int, seed: int, turn: int) -> tuple[int, ...]:
+    import numpy as np
+
+    drawn = np.random.Generator(np.random.PCG64([seed, _STREAM, turn])).permutation(n)
+    return tuple(drawn.tolist())

@@ -39,6 +39,16 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+def whole_names(path: Path) -> set[str]:
+    """Full names of the modules a module imports from."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf8"))))
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
 def importers(name: str) -> set[str]:
     return {str(path.relative_to(ROOT)) for path in MODULES if name in imported(path)}
 
@@ -69,9 +79,13 @@ def test_only_tracking_imports_mlflow() -> None:
     assert {path.split("/")[0] for path in importers("mlflow")} == {"tracking"}
 
 
-def test_only_the_locustfile_imports_locust() -> None:
-    """Importing locust patches the standard library for gevent."""
-    assert importers("locust") == {"load_tests/locustfile.py"}
+def test_locust_is_imported_by_the_locustfile_and_its_two_parts_alone() -> None:
+    """Importing locust patches the standard library for gevent, so nobody else may import these three."""
+    parts = {"load_tests/conductor.py", "load_tests/worker_part.py"}
+    assert importers("locust") == {"load_tests/locustfile.py"} | parts
+    wanted = {part.removesuffix(".py").replace("/", ".") for part in parts}
+    users = {str(path.relative_to(ROOT)) for path in MODULES if wanted & whole_names(path)}
+    assert users <= {"load_tests/locustfile.py"} | parts
 
 
 def test_vllm_is_started_and_never_imported() -> None:

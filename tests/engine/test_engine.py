@@ -132,17 +132,27 @@ def test_a_suite_is_scored_and_logged_with_one_run_per_prompt(engine: Engine) ->
 def test_a_load_test_streams_and_counts_every_request(engine: Engine) -> None:
     profile = engine.folder / "load.yaml"
     pipelines = REPOSITORY / "examples" / "pipelines.yaml"
-    profile.write_text(f"name: engine\nusers: 2\nduration_s: 6\nmax_tokens: 12\npipelines: {pipelines}\n")
-    rows = engine.folder / "rows.jsonl"
-    document = json.loads(engine.run("load_tests", "run", str(profile), "--json", "--out", str(rows)).stdout)
-    kinds = [json.loads(line)["kind"] for line in rows.read_text("utf8").splitlines()]
-    sent = [json.loads(line) for line in rows.read_text("utf8").splitlines() if '"kind":"request"' in line]
+    profile.write_text(
+        "name: engine\narrivals: {kind: closed, users: 2}\nduration_s: 6\nmax_tokens: 12\n"
+        f"workload: {{kind: agents, pipelines: {pipelines}, validate_schema: false}}\n"
+    )
+    folder = engine.folder / "load"
+    document = json.loads(engine.run("load_tests", "run", str(profile), "--json", "--out", str(folder)).stdout)
+    lines = [json.loads(line) for line in (folder / "rows-0.jsonl").read_text("utf8").splitlines()]
+    kinds = [line["kind"] for line in lines]
+    sent = [line for line in lines if line["kind"] == "request"]
     assert document["simulated"] is False
     assert (kinds[0], kinds[-1]) == ("start", "end")
     assert sent
     assert {row["status"] for row in sent} == {"ok"}
     assert all(0 < row["ttft_s"] <= row["e2e_s"] for row in sent)
     assert {row["output_tokens"] for row in sent} == {12}
+    # What vLLM counted over the same requests, to the token.
+    assert [(check["kind"], check["equal"]) for check in document["server"]["tokens"]] == [
+        ("prompt", True),
+        ("output", True),
+    ]
+    assert 0 < document["server"]["both"]["ttft"]["server_mean_s"] < document["server"]["both"]["ttft"]["client_mean_s"]
 
 
 def test_stop_leaves_no_process_behind(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""The command and plain Locust as a user runs them, against the simulator."""
+"""The commands and plain Locust as a user runs them, against the simulator."""
 
 from __future__ import annotations
 
@@ -11,79 +11,216 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
+import yaml
 
-from load_tests.rows import read_rows
+from load_tests.rows import read_parquet, read_run
 from load_tests.sse import Status
 from serving.simulator import Fault
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., str]
 
+SYNTHETIC = {"kind": "synthetic", "prompt_tokens": 20, "output_tokens": 8}
+AGENTS = {"kind": "agents", "pipelines": "examples/pipelines.yaml", "validate_schema": False}
+
+
+def closed(users: int = 4, **settings: Any) -> dict[str, Any]:
+    return {"kind": "closed", "users": users, "spawn_rate": 50, **settings}
+
+
+def poisson(rate_per_s: float) -> dict[str, Any]:
+    return {"kind": "poisson", "rate_per_s": rate_per_s}
+
 
 def write_profile(folder: Path, **changes: Any) -> Path:
     """A profile of two seconds, with `changes` over it."""
-    fields = {"name": "tiny", "users": 4, "duration_s": 2, "spawn_rate": 50, "drain_s": 5}
-    fields |= {"pipelines": "examples/pipelines.yaml", **changes}
-    path = folder / "load.yaml"
-    path.write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
+    fields = {"name": "tiny", "arrivals": closed(), "workload": AGENTS, "duration_s": 2, "drain_s": 5, **changes}
+    return write_yaml(folder / "load.yaml", fields)
+
+
+def write_slo(folder: Path, *objectives: dict[str, Any]) -> Path:
+    return write_yaml(folder / "slo.yaml", {"name": "promise", "objectives": list(objectives)})
+
+
+def write_yaml(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(content))
     return path
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")} | more
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OPENAI_", "PLUMBLINE_", "LOCUST_"))}
+    return kept | more
+
+
+def load_tests(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "load_tests", *map(str, arguments)]
+    return subprocess.run(argv, cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=150)
 
 
 def load_test(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "load_tests", "run", *map(str, arguments)]
-    return subprocess.run(argv, cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=90)
+    return load_tests("run", *arguments, **more)
 
 
-@pytest.mark.slow
 def test_run_reports_what_the_simulator_really_did(tmp_path: Path, start_simulator: Start) -> None:
     base_url = start_simulator(ttft_ms=50, itl_ms=10, output_tokens=16)
-    rows_path = tmp_path / "rows.jsonl"
+    folder = tmp_path / "run"
     ran = load_test(
-        write_profile(tmp_path), "--base-url", base_url, "--out", rows_path, "--json", "--no-mlflow",
+        write_profile(tmp_path), "--base-url", base_url, "--out", folder, "--json", "--no-mlflow",
         OPENAI_API_KEY="sk-secret",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    told, rows = json.loads(ran.stdout), read_rows(rows_path)
+    told, rows = json.loads(ran.stdout), read_run(folder)
     assert {record.status for record in rows.records} == {Status.OK}
-    assert rows.end is not None
-    assert len(rows.records) == rows.end.sent == told["sent"] >= 8
+    assert rows.lost == 0
+    assert len(rows.records) == told["sent"] >= 8
     assert all(record.ttft_s is not None and record.ttft_s >= 0.05 for record in rows.records)
     assert all(record.output_tokens == record.content_chunks == 16 for record in rows.records)
     assert told["ttft_s"]["p50"] >= 0.05
     assert told["itl_s"]["n"] == 15 * told["ok"]
-    assert told["lag"]["first_p50_s"] > 0
     assert told["simulated"] is True
     assert "SIMULATED" in ran.stderr
-    assert "sk-secret" not in ran.stdout + ran.stderr + rows_path.read_text()
+    assert read_parquet(folder / "requests.parquet").records == rows.records
+    assert {path.name for path in folder.iterdir()} == {
+        "rows-0.jsonl", "requests.parquet", "report.json", "report.md", "report.html", "server.parquet", "locust.log",
+    }  # fmt: skip
+    secrets = [path for path in folder.iterdir() if b"sk-secret" in path.read_bytes()]
+    assert secrets == []
+    assert "sk-secret" not in ran.stdout + ran.stderr
 
 
-@pytest.mark.slow
+def test_both_sides_of_the_wire_agree_to_the_token(tmp_path: Path, start_simulator: Start) -> None:
+    base_url = start_simulator(ttft_ms=20, itl_ms=2, output_tokens=16)
+    profile = write_profile(tmp_path, arrivals=poisson(20), workload=SYNTHETIC)
+    ran = load_test(profile, "--base-url", base_url, "--out", tmp_path / "run", "--json", "--no-mlflow")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    server = told["server"]
+    assert {check["kind"]: (check["server"], check["client"], check["equal"]) for check in server["tokens"]} == {
+        "prompt": (20 * told["sent"], 20 * told["sent"], True),
+        "output": (8 * told["sent"], 8 * told["sent"], True),
+    }
+    assert server["both"]["ttft"]["client_n"] == server["both"]["ttft"]["server_n"] == told["sent"]
+    assert 0 < server["both"]["ttft"]["difference_s"] < 0.02
+    assert told["prompt_lengths"] == {"asked": 20, "counted": told["sent"], "other": 0}
+
+
+def test_open_loop_sends_what_the_schedule_has_on_one_worker_and_on_two(tmp_path: Path, start_simulator: Start) -> None:
+    """And the same requests: each index asks the same at the same moment, whoever sends it."""
+    base_url = start_simulator(ttft_ms=50, itl_ms=5, output_tokens=8)
+    found = {}
+    for processes in (1, 2):
+        profile = write_profile(tmp_path, arrivals=poisson(30), duration_s=4, processes=processes)
+        ran = load_test(profile, "--base-url", base_url, "--out", tmp_path / f"run{processes}", "--no-mlflow")
+        assert ran.returncode == 0, ran.stderr
+        found[processes] = read_run(tmp_path / f"run{processes}")
+    one, two = found[1], found[2]
+    assert (len(one.starts), len(two.starts)) == (1, 2)
+    assert (one.unsent, two.unsent, one.lost, two.lost) == (0, 0, 0, 0)
+    assert [r.index for r in one.records] == [r.index for r in two.records] == list(range(len(one.records)))
+    assert [(r.pipeline_id, r.stage) for r in one.records] == [(r.pipeline_id, r.stage) for r in two.records]
+    # Nanoseconds of the schedule, but for the rounding of a wall-clock start in seconds.
+    apart_ns = np.array([a.intended_ns - b.intended_ns for a, b in zip(one.records, two.records, strict=True)])
+    assert np.abs(apart_ns).max() < 1000
+    assert {record.worker for record in two.records} == {0, 1}
+
+
+def test_slo_that_holds_is_met_and_one_that_does_not_is_missed(tmp_path: Path, start_simulator: Start) -> None:
+    # A slow first token, so that a busy machine's own lateness stays under 5 % of it.
+    base_url = start_simulator(ttft_ms=500, itl_ms=2, output_tokens=8)
+    profile = write_profile(tmp_path, arrivals=poisson(40), workload=SYNTHETIC, duration_s=6)
+    codes, told = {}, {}
+    for limit_ms in (1500, 400):
+        slo = write_slo(
+            tmp_path,
+            {"metric": "ttft", "percentile": 95, "at_most_ms": limit_ms},
+            {"metric": "error_rate", "at_most": 0.05},
+        )
+        files: list[str | Path] = ["--junit", tmp_path / f"{limit_ms}.xml", "--markdown", tmp_path / f"{limit_ms}.md"]
+        where: list[str | Path] = ["--base-url", base_url, "--out", tmp_path / f"run{limit_ms}"]
+        ran = load_test(profile, "--slo", slo, *where, *files, "--json", "--no-mlflow")
+        codes[limit_ms], told[limit_ms] = ran.returncode, json.loads(ran.stdout)["slo"]
+    assert codes == {1500: 0, 400: 1}
+    assert (told[1500]["status"], told[400]["status"]) == ("met", "missed")
+    assert [outcome["status"] for outcome in told[400]["objectives"]] == ["missed", "met"]
+    suites = {limit: ET.parse(tmp_path / f"{limit}.xml").getroot() for limit in (1500, 400)}  # noqa: S314 - ours
+    assert (suites[1500].get("failures"), suites[400].get("failures")) == ("0", "1")
+    assert "missed" in (tmp_path / "400.md").read_text()
+
+
+def test_run_too_short_for_its_slo_is_invalid(tmp_path: Path, start_simulator: Start) -> None:
+    base_url = start_simulator(ttft_ms=10, itl_ms=1, output_tokens=8)
+    slo = write_slo(tmp_path, {"metric": "ttft", "percentile": 99, "at_most_ms": 500})
+    profile = write_profile(tmp_path, arrivals=poisson(20), workload=SYNTHETIC)
+    ran = load_test(profile, "--slo", slo, "--base-url", base_url, "--out", tmp_path / "run", "--json", "--no-mlflow")
+    assert ran.returncode == 3
+    assert json.loads(ran.stdout)["slo"]["status"] == "invalid"
+
+
+def test_slower_endpoint_is_worse_than_its_baseline_and_another_profile_is_refused(
+    tmp_path: Path, start_simulator: Start
+) -> None:
+    profile = write_profile(tmp_path, arrivals=poisson(40), workload=SYNTHETIC, duration_s=6)
+    before, after = start_simulator(ttft_ms=50, itl_ms=2, output_tokens=8), start_simulator(ttft_ms=60, itl_ms=2)
+    base = tmp_path / "base"
+    assert load_test(profile, "--base-url", before, "--out", base, "--no-mlflow").returncode == 0
+    ran = load_test(
+        profile, "--base-url", after, "--out", tmp_path / "now", "--baseline", base, "--json", "--no-mlflow"
+    )
+    assert ran.returncode == 1, ran.stderr
+    told = json.loads(ran.stdout)["baseline"]
+    ttft = next(change for change in told["changes"] if change["metric"].startswith("ttft"))
+    assert told["verdict"] == ttft["verdict"] == "worse"
+    assert 15 < ttft["low"] <= ttft["change"] <= ttft["high"] < 25
+    other = write_profile(tmp_path, arrivals=poisson(41), workload=SYNTHETIC)
+    ran = load_test(other, "--base-url", after, "--out", tmp_path / "other", "--baseline", base, "--no-mlflow")
+    assert ran.returncode == 3
+    assert "not asked the same" in ran.stderr
+    assert not (tmp_path / "other").exists()  # told before a test was run for nothing
+
+
 def test_endpoint_that_is_not_there_cannot_be_judged(tmp_path: Path) -> None:
     ran = load_test(write_profile(tmp_path), "--base-url", "http://127.0.0.1:9/v1")
     assert (ran.returncode, ran.stdout) == (3, "")
     assert "no endpoint answers" in ran.stderr
 
 
-@pytest.mark.slow
-def test_bad_profile_is_bad_usage(tmp_path: Path) -> None:
-    ran = load_test(write_profile(tmp_path, users=0))
-    assert ran.returncode == 2
-    assert "users: found 0" in ran.stderr
+@pytest.mark.parametrize(
+    ("changes", "arguments", "told"),
+    [
+        ({"arrivals": closed(0)}, (), "users: found 0"),
+        ({"arrivals": {"kind": "weekly"}}, (), "arrivals"),
+        ({}, ("--junit", "x.xml"), "--junit: there is no verdict"),
+        ({}, ("--baseline", "examples"), "is no folder of a load test"),
+        ({}, ("--slo", "examples/load.yaml"), "examples/load.yaml"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_sent(
+    tmp_path: Path, changes: dict[str, Any], arguments: tuple[str, ...], told: str
+) -> None:
+    ran = load_test(write_profile(tmp_path, **changes), *arguments, "--base-url", "http://127.0.0.1:9/v1")
+    assert ran.returncode == 2, ran.stderr
+    assert told in ran.stderr
+    assert ran.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
+def test_folder_of_another_test_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows-0.jsonl").write_text("{}\n")
+    ran = load_test(write_profile(tmp_path), "--out", tmp_path, "--base-url", "http://127.0.0.1:9/v1")
+    assert ran.returncode in {2, 3}
+
+
 def test_broken_streams_are_counted_by_class_and_no_success_is_no_verdict(
     tmp_path: Path, start_simulator: Start
 ) -> None:
     base_url = start_simulator(ttft_ms=5, itl_ms=1, output_tokens=8, fault=Fault.HALF_BODY)
-    profile = write_profile(tmp_path, duration_s=1, warmup_requests=0, think_time_s=0.1)
-    ran = load_test(profile, "--base-url", base_url, "--out", tmp_path / "rows.jsonl", "--json", "--no-mlflow")
+    profile = write_profile(tmp_path, duration_s=1, warmup_requests=0, arrivals=closed(think_time_s=0.1))
+    ran = load_test(profile, "--base-url", base_url, "--out", tmp_path / "run", "--json", "--no-mlflow")
     assert ran.returncode == 3
     told = json.loads(ran.stdout)
     assert told["failures"] == {"cut_stream": told["in_window"]}
@@ -91,63 +228,99 @@ def test_broken_streams_are_counted_by_class_and_no_success_is_no_verdict(
     assert "no request of" in ran.stderr
 
 
-@pytest.mark.slow
-def test_run_is_logged_to_mlflow_with_its_rows(tmp_path: Path, start_simulator: Start) -> None:
+def test_run_is_logged_to_mlflow_with_its_files(tmp_path: Path, start_simulator: Start) -> None:
     from mlflow.tracking import MlflowClient
 
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     base_url = start_simulator(ttft_ms=5, itl_ms=1, output_tokens=8)
     ran = load_test(
-        write_profile(tmp_path, duration_s=1), "--base-url", base_url, "--out", tmp_path / "rows.jsonl", "--json",
-        MLFLOW_TRACKING_URI=store,
-    )  # fmt: skip
+        write_profile(tmp_path), "--base-url", base_url, "--out", tmp_path / "run", "--json", MLFLOW_TRACKING_URI=store
+    )
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
     client = MlflowClient(tracking_uri=store)
     run = client.get_run(told["mlflow"]["run_id"])
     assert run.data.metrics["ttft_s_p50"] == pytest.approx(told["ttft_s"]["p50"])
     assert run.data.metrics["requests_sent"] == told["sent"]
+    assert run.data.metrics["server_output_tokens"] == 8 * told["sent"]
     assert run.data.params["users"] == "4"
     assert run.data.tags["simulated"] == "true"
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"rows.json", "report.md", "rows.jsonl"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+        "requests.parquet", "report.md", "report.json", "report.html", "server.parquet",
+    }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_stopped_test_reports_what_it_has(tmp_path: Path, start_simulator: Start) -> None:
     base_url = start_simulator(ttft_ms=5, itl_ms=1, output_tokens=8)
-    rows_path = tmp_path / "rows.jsonl"
-    profile = write_profile(tmp_path, duration_s=60, think_time_s=0.1)
-    argv = [sys.executable, "-m", "load_tests", "run", str(profile), "--base-url", base_url, "--out", str(rows_path)]
+    folder = tmp_path / "run"
+    profile = write_profile(tmp_path, duration_s=60, arrivals=closed(think_time_s=0.1))
+    argv = [sys.executable, "-m", "load_tests", "run", str(profile), "--base-url", base_url, "--out", str(folder)]
     running = subprocess.Popen(argv, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    rows_path = folder / "rows-0.jsonl"
     while not (rows_path.exists() and rows_path.read_bytes().count(b"\n") > 5):
         assert running.poll() is None
         time.sleep(0.1)
     running.send_signal(signal.SIGTERM)
-    _, told = running.communicate(timeout=30)
+    _, told = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "TTFT" in told
-    assert read_rows(rows_path).lost == 0
+    assert read_run(folder).lost == 0
+    assert (folder / "report.html").is_file()
 
 
-@pytest.mark.slow
-def test_plain_locust_takes_host_and_prints_the_percentiles(tmp_path: Path, start_simulator: Start) -> None:
+def test_plain_locust_takes_host_and_keeps_its_rows(tmp_path: Path, start_simulator: Start) -> None:
     """Also from another folder: Locust puts that one and the locustfile's on the path, never the repository's root."""
     base_url = start_simulator(ttft_ms=20, itl_ms=5, output_tokens=8)
     locustfile = str(ROOT / "load_tests" / "locustfile.py")
-    argv = [sys.executable, "-m", "locust", "-f", locustfile, "--headless", "-u", "2", "-t", "1s"]
-    env = environment(PLUMBLINE_LOAD_PROFILE=str(write_profile(tmp_path)))
-    env["PLUMBLINE_LOAD_ROWS"] = str(tmp_path / "rows.jsonl")
+    argv = [sys.executable, "-m", "locust", "-f", locustfile, "--headless", "-u", "2", "-t", "2s"]
+    env = environment(PLUMBLINE_LOAD_PROFILE=str(write_profile(tmp_path)), PLUMBLINE_LOAD_OUT=str(tmp_path / "run"))
     argv += ["--host", base_url.removesuffix("/v1"), "--only-summary"]
     ran = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     assert "TTFT" in ran.stderr
-    rows = read_rows(tmp_path / "rows.jsonl")
+    rows = read_run(tmp_path / "run")
     assert {record.status for record in rows.records} == {Status.OK}
     assert rows.lost == 0
 
 
-@pytest.mark.slow
-def test_locust_process_never_imports_mlflow() -> None:
-    told = "import sys, load_tests.locustfile; print([name for name in sys.modules if name.startswith('mlflow')])"
+def test_locust_process_never_imports_mlflow_or_numpy() -> None:
+    told = "import sys, load_tests.locustfile; print([n for n in sys.modules if n in ('mlflow', 'numpy', 'asyncio')])"
     ran = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (ran.stdout.strip(), ran.returncode) == ("[]", 0), ran.stderr
+
+
+def test_calibration_is_kept_and_told_with_a_later_run(tmp_path: Path, start_simulator: Start) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    arguments: list[str | Path] = ["--rate", "20", "--duration-s", "3", "--out", tmp_path / "calibration", "--json"]
+    ran = load_tests("calibrate", *arguments, **state)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    step = told["steps"][0]
+    assert (told["simulated"], step["rate_per_s"]) == (True, 20)
+    assert step["ok"] == step["sent"] > 30
+    assert 0 < step["ttft_error"]["p50_s"] < 0.02
+    base_url = start_simulator(ttft_ms=20, itl_ms=1, output_tokens=8)
+    profile = write_profile(tmp_path, arrivals=poisson(10), workload=SYNTHETIC)
+    run = load_test(profile, "--base-url", base_url, "--out", tmp_path / "run", "--json", "--no-mlflow", **state)
+    bars = json.loads(run.stdout)["calibration"]
+    assert (bars["rate_per_s"], bars["ttft_error_p50_s"]) == (20, step["ttft_error"]["p50_s"])
+
+
+def test_capacity_brackets_the_knee_and_leaves_its_curve(tmp_path: Path, start_simulator: Start) -> None:
+    """Twenty slots of 200 + 9 x 20 ms: 52.6 requests a second; few and short probes, so a wide bracket is enough."""
+    base_url = start_simulator(ttft_ms=200, itl_ms=20, output_tokens=10, max_running=20)
+    profile = write_profile(
+        tmp_path, arrivals={"kind": "constant", "rate_per_s": 30}, duration_s=6, drain_s=10,
+        workload={"kind": "synthetic", "prompt_tokens": 20, "output_tokens": 10},
+    )  # fmt: skip
+    slo = write_slo(tmp_path, {"metric": "ttft", "percentile": 90, "at_most_ms": 400})
+    where: list[str | Path] = ["--base-url", base_url, "--out", tmp_path / "found"]
+    ran = load_tests("capacity", "--slo", slo, "--profile", profile, "--probes", "5", *where, "--json")
+    assert ran.returncode in {0, 3}, ran.stderr  # five probes may end before it is sure
+    told = json.loads(ran.stdout)
+    assert 44 < told["capacity_per_s"] < 56
+    assert len(told["probes"]) <= 5
+    assert {"capacity.json", "capacity.html", "capacity.png", "capacity.svg"} <= {
+        path.name for path in (tmp_path / "found").iterdir()
+    }
+    assert "SIMULATED" in ran.stderr

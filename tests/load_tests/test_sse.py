@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from array import array
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from load_tests.sse import Ending, RawStream, RequestRecord, Status, record_of
+from load_tests.sse import Ending, RawStream, RequestRecord, Status, answer_of, record_of
 
 MS = 1_000_000
 DONE = b"data: [DONE]\n"
@@ -34,8 +35,20 @@ USAGE = chunk(usage={"prompt_tokens": 7, "completion_tokens": 2})
 def row(*lines: bytes, ending: Ending = Ending.WHOLE, step_ms: int = 10, http_status: int = 200) -> RequestRecord:
     """The row of a stream sent at 0 whose k-th line came at (k + 1) * step_ms."""
     stamps = array("q", [(index + 1) * step_ms * MS for index in range(len(lines))])
-    raw = RawStream(0, list(lines), stamps, ending, "", http_status, (len(lines) + 1) * step_ms * MS)
-    return record_of(raw, index=0, user=0, stage="quality", pipeline_id="p", intended_ns=0)
+    return row_of(RawStream(0, list(lines), stamps, ending, "", http_status, (len(lines) + 1) * step_ms * MS))
+
+
+def row_of(raw: RawStream, *, intended_ns: int = 0) -> RequestRecord:
+    return record_of(
+        raw,
+        answer_of(raw),
+        index=0,
+        worker=0,
+        user=0,
+        stage="quality",
+        pipeline_id="p",
+        intended_ns=intended_ns,
+    )
 
 
 def test_role_chunk_does_not_stop_the_clock() -> None:
@@ -111,8 +124,12 @@ def test_carriage_returns_and_missing_space_after_the_colon_are_read() -> None:
         ([b'data: {"error":"no memory"}\n'], Ending.BROKEN, Status.STREAM_ERROR),
         ([b'{"error":{"message":"no memory"}}'], Ending.WHOLE, Status.STREAM_ERROR),
         ([token(), b'data: {"choices":[{"del\n'], Ending.WHOLE, Status.STREAM_ERROR),
+        ([token(), b'data: {"choices":[{"del'], Ending.WHOLE, Status.STREAM_ERROR),  # the server ended it so
+        ([token(), b'data: {"choices":[{"del'], Ending.BROKEN, Status.CUT_STREAM),
+        ([token(), b'data: {"choices":[{"del'], Ending.TIMEOUT, Status.TIMEOUT),
         ([token(), chunk({}, finish="abort"), DONE], Ending.WHOLE, Status.STREAM_ERROR),
-        ([b'{"error":"slow down"}'], Ending.HTTP_ERROR, Status.HTTP_ERROR),
+        ([], Ending.REFUSED, Status.REFUSED),
+        ([ROLE, token()], Ending.CANCELLED, Status.CANCELLED),
     ],
 )
 def test_every_ending_has_its_class(lines: list[bytes], ending: Ending, status: Status) -> None:
@@ -135,6 +152,68 @@ def test_server_stamps_give_the_clients_lag_only_when_every_chunk_has_one() -> N
     stamped = chunk({"content": "x"}, plumbline={"sent_ns": 9 * MS})
     assert row(stamped, DONE).lag_s == pytest.approx([0.001])
     assert row(stamped, token(), DONE).lag_s is None
+
+
+@pytest.mark.parametrize(
+    ("http_status", "status"),
+    [
+        (429, Status.RATE_LIMITED),
+        (500, Status.SERVER_ERROR),
+        (503, Status.SERVER_ERROR),
+        (400, Status.HTTP_ERROR),
+        (302, Status.HTTP_ERROR),
+    ],
+)
+def test_http_errors_have_classes(http_status: int, status: Status) -> None:
+    assert row(ending=Ending.HTTP_ERROR, http_status=http_status).status is status
+
+
+def test_latency_from_intended_start_holds_the_clients_own_lag() -> None:
+    raw = RawStream(30 * MS, [token(), token(), DONE], array("q", [80 * MS, 90 * MS, 90 * MS]), Ending.WHOLE, "", 200)
+    found = row_of(raw, intended_ns=10 * MS)
+    assert found.scheduling_lag_s == pytest.approx(0.020)
+    assert found.ttft_s == pytest.approx(0.050)
+    assert found.ttft_from_intended_s == pytest.approx(0.070)
+    assert found.e2e_s == pytest.approx(0.060)
+    assert found.e2e_from_intended_s == pytest.approx(0.080)
+
+
+def test_request_without_tokens_has_no_latency_from_intended_start_either() -> None:
+    found = row(ending=Ending.CONNECTION)
+    assert (found.ttft_from_intended_s, found.e2e_from_intended_s) == (None, None)
+
+
+def unescaped(text: str) -> bytes:
+    """A token whose characters are UTF-8, as vLLM sends them, and not escapes."""
+    return f'data: {{"choices":[{{"delta":{{"content":"{text}"}}}}]}}'.encode()
+
+
+WHOLE_STREAM = b"\r\n".join(
+    [
+        b": ping",
+        ROLE,
+        unescaped("Zoë") + b"\n",
+        unescaped("漢字"),
+        unescaped("end") + b"\n" + FINISH,
+        USAGE,
+        DONE.strip(),
+    ]
+)
+
+
+@given(st.lists(st.integers(1, len(WHOLE_STREAM) - 1), max_size=12))
+def test_stream_cut_into_packets_anywhere_gives_the_same_row(cuts: list[int]) -> None:
+    """The packet that ends a line is the one that it came with, so only the stamps may differ."""
+    bounds = [0, *sorted(set(cuts)), len(WHOLE_STREAM)]
+    pieces = [WHOLE_STREAM[start:end] for start, end in pairwise(bounds)]
+    raw = RawStream(0, pieces, array("q", [end * MS for end in bounds[1:]]), Ending.WHOLE, "", 200, 9)
+    found = row_of(raw)
+    assert (found.status, found.content_chunks, found.output_tokens, found.finish_reason) == (Status.OK, 3, 2, "stop")
+    assert found.received_bytes == len(WHOLE_STREAM)
+    assert "".join(answer_of(raw).texts) == "Zoë漢字end"
+    ends = [WHOLE_STREAM.index(b"\n", WHOLE_STREAM.index(text)) + 1 for text in ("Zoë".encode(), b'"end"')]
+    came = [min(bound for bound in bounds if bound >= end) for end in ends]
+    assert (found.first_content_ns, found.last_content_ns) == (came[0] * MS, came[1] * MS)
 
 
 JSON = st.recursive(

@@ -1,0 +1,21 @@
+"""A request that is ready to be sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from evals.case import Case
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """One streaming chat completion, serialised."""
+
+    pipeline_id: str
+    stage: str
+    body: bytes
+    schema: dict[str, Any] | None = None
+    """What a whole answer has to fit; None where that is not asked. The same object for all requests of a stage."""
+    case: Case | None = None
+    """The question with its known answer, where answers are to be scored."""

@@ -1,0 +1,272 @@
+"""`python -m load_tests run`: one load test, its report, and the verdicts it was asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import console
+from evals.run_folder import write_whole
+from load_tests.arrivals import Closed
+from load_tests.baseline import MARGIN_PERCENT, Comparison, Margins, compare_runs, refuse_incomparable
+from load_tests.calibrate import Calibration, error_bars, this_machines
+from load_tests.headless import run_locust
+from load_tests.latency import LatencyReport, latency_report
+from load_tests.page import write_page
+from load_tests.phases import window_of
+from load_tests.profiles import LoadProfile, load_profile
+from load_tests.report import as_json, markdown, print_report
+from load_tests.rows import LoadRows, read_run, write_parquet
+from load_tests.run_folder import RunFolder
+from load_tests.scrape import Scraper
+from load_tests.server_metrics import ServerReport, server_json, server_metrics, server_report, server_sentences
+from load_tests.slo_file import Slo, load_slo
+from load_tests.warm_up import warm_up
+from load_tests.workload import LoadPlan, plan_load
+from serving.endpoint import connect
+from tracking.runs import ui_command
+
+if TYPE_CHECKING:
+    from load_tests.slo import SloVerdict
+
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the figures are held against, read before the test: a mistake in it must not cost a test."""
+
+    slo: Slo | None
+    baseline: LoadRows | None
+    baseline_window_s: Window | None
+    margins: Margins
+    junit: Path | None
+    markdown: Path | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdicts of a test; None for what was not asked."""
+
+    slo: SloVerdict | None = None
+    comparison: Comparison | None = None
+    not_compared: str = ""
+    """Why there is no comparison although there is a baseline."""
+
+    @property
+    def all(self) -> tuple[SloVerdict | Comparison, ...]:
+        return tuple(one for one in (self.slo, self.comparison) if one is not None)
+
+    @property
+    def exit_code(self) -> console.ExitCode:
+        """Against, if one verdict is; else not judged, if one is not."""
+        codes = {verdict.exit_code for verdict in self.all}
+        if self.not_compared:
+            codes.add(console.ExitCode.NOT_JUDGED)
+        order = (console.ExitCode.VERDICT_AGAINST, console.ExitCode.NOT_JUDGED)
+        return next((code for code in order if code in codes), console.ExitCode.DONE)
+
+
+def run(
+    profile: Annotated[Path, typer.Argument(metavar="PROFILE.yaml", help="What to do; see examples/load.yaml.")],
+    base_url: Annotated[str | None, typer.Option(help="Endpoint, e.g. http://127.0.0.1:8000/v1.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to ask for; the first one served otherwise.")] = None,
+    slo: Annotated[Path | None, typer.Option(metavar="SLO.yaml", help="Exit 1 if it is missed, 3 if unknown.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="An earlier run of this profile: exit 1 if this one is worse.")
+    ] = None,
+    margin_percent: Annotated[
+        float, typer.Option(min=0.1, help="With --baseline: how much slower is too much.")
+    ] = MARGIN_PERCENT,
+    run_spread_percent: Annotated[
+        float, typer.Option(min=0, help="With --baseline: how much runs of the same differ (standard deviation).")
+    ] = 0.0,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Else a new one in runs/load.")] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE.xml", help="Verdict for a build server.")] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE.md", help="Verdict for a pull request.")
+    ] = None,
+    as_json_document: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    log_to_mlflow: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Log one MLflow run.")] = True,
+) -> None:
+    """Send requests as the profile says, stamp every chunk, report latencies and give a verdict.
+
+    Example: python -m load_tests run examples/load.yaml --slo examples/slo.yaml
+    """
+    wanted = load_profile(profile)
+    margins = Margins(percent=margin_percent, run_spread_percent=run_spread_percent)
+    asked = _asked(slo, baseline, margins, junit, markdown_file)
+    endpoint = connect(base_url, model)
+    if asked.baseline:
+        profile_now = wanted.model_dump(mode="json")
+        refuse_incomparable(asked.baseline.start, profile_now, simulated=endpoint.simulated)
+    plan = plan_load(wanted, endpoint)
+    folder = RunFolder.create(out)
+    _announce(plan, folder)
+    warm_up(plan)
+    scraper = Scraper(plan.endpoint.base_url, folder.server)
+    scraper.start()
+    finished = run_locust(plan, profile, folder)
+    scraped = scraper.stop()
+    rows = read_run(folder.path)
+    write_parquet(rows, folder.parquet)
+    report = latency_report(rows)
+    print_report(report)
+    server = server_report(folder.server, rows) if scraped else None
+    for line in server_sentences(server) if server else []:
+        console.say(line)
+    judged = _judge(asked, rows) if finished else Judged()
+    calibration = this_machines()
+    document = _document(report, server, judged, wanted, calibration)
+    in_markdown = _in_markdown(judged)
+    write_whole(folder.report_json, [json.dumps(document, indent=2).encode() + b"\n"])
+    write_whole(folder.report_md, ["\n".join([markdown(report), *in_markdown]).encode()])
+    write_page(folder, document, rows, server, judged.slo, calibration)
+    _write_verdicts(asked, judged, in_markdown)
+    if log_to_mlflow and finished:
+        document["mlflow"] = _log(folder, rows, report, server, judged)
+    console.say(f"everything of this test: {folder.path} (page: {folder.page})")
+    if as_json_document:
+        json.dump({**document, "folder": str(folder.path)}, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    if not finished:
+        raise KeyboardInterrupt
+    if not judged.all:
+        _refuse_unjudgeable(report)
+    if judged.not_compared and judged.exit_code is console.ExitCode.NOT_JUDGED:
+        raise console.CannotJudge(judged.not_compared)
+    raise typer.Exit(judged.exit_code)
+
+
+def _asked(
+    slo: Path | None, baseline: Path | None, margins: Margins, junit: Path | None, markdown_file: Path | None
+) -> Asked:
+    for option, file in (("--junit", junit), ("--markdown", markdown_file)):
+        if file and not (slo or baseline):
+            raise console.BadInput(f"{option}: there is no verdict to write without --slo or --baseline")
+    earlier = read_run(RunFolder.open(baseline).path) if baseline else None
+    window_s, why = window_of(earlier) if earlier else (None, "")
+    if earlier and window_s is None:
+        raise console.CannotJudge(f"--baseline {baseline}: that run has no steady state to compare with: {why}")
+    return Asked(load_slo(slo) if slo else None, earlier, window_s, margins, junit, markdown_file)
+
+
+def _announce(plan: LoadPlan, folder: RunFolder) -> None:
+    profile, endpoint = plan.profile, plan.endpoint
+    simulated = " (simulated)" if endpoint.simulated else ""
+    prompt = f", prompt {plan.prompt_name} v{plan.prompt_version}" if plan.prompt_name else ""
+    console.say(
+        f"{profile.name}: {_told(profile)} for {profile.duration_s} s against {endpoint.model}{simulated} "
+        f"at {endpoint.base_url}{prompt}; {profile.warmup_requests} warm-up requests first; rows go to {folder.path}"
+    )
+
+
+def _told(profile: LoadProfile) -> str:
+    arrivals = profile.arrivals
+    if isinstance(arrivals, Closed):
+        return f"{arrivals.users} users"
+    settings = arrivals.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
+    return f"{arrivals.kind} arrivals ({', '.join(f'{name} {value}' for name, value in settings.items())})"
+
+
+def _judge(asked: Asked, rows: LoadRows) -> Judged:
+    """The verdicts that were asked for, each shown as it is reached."""
+    if not asked.slo and not asked.baseline:
+        return Judged()
+    from load_tests.slo import judge_run
+    from load_tests.verdict import print_verdict
+
+    window_s, why = window_of(rows)
+    verdict = judge_run(asked.slo, rows, window_s, why) if asked.slo else None
+    if verdict:
+        print_verdict(verdict)
+    if not (asked.baseline and asked.baseline_window_s):
+        return Judged(verdict)
+    if window_s is None:
+        return Judged(verdict, not_compared=f"no steady state to compare with the baseline: {why}")
+    comparison = compare_runs(asked.baseline, asked.baseline_window_s, rows, window_s, margins=asked.margins)
+    print_verdict(comparison)
+    return Judged(verdict, comparison)
+
+
+def _document(
+    report: LatencyReport,
+    server: ServerReport | None,
+    judged: Judged,
+    profile: LoadProfile,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """What report.json holds."""
+    rate = getattr(profile.arrivals, "rate_per_s", report.requests_per_s or None)
+    return {
+        **as_json(report),
+        "server": server_json(server) if server else None,
+        "calibration": error_bars(calibration, rate, datetime.now(UTC)) if calibration else None,
+        "slo": _verdict(judged.slo),
+        "baseline": _verdict(judged.comparison),
+    }
+
+
+def _verdict(one: SloVerdict | Comparison | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    from load_tests import verdict
+
+    return verdict.as_json(one)
+
+
+def _write_verdicts(asked: Asked, judged: Judged, in_markdown: Sequence[str]) -> None:
+    """JUnit and Markdown hold all that was asked, the SLO first."""
+    if not judged.all:
+        return
+    from evals.verdict_files import write_file
+    from load_tests.verdict import junit
+
+    if asked.junit:
+        write_file(asked.junit, "--junit", junit(*judged.all))
+    if asked.markdown:
+        write_file(asked.markdown, "--markdown", "\n".join(in_markdown))
+
+
+def _in_markdown(judged: Judged) -> list[str]:
+    """Each verdict as Markdown; what it takes to write them is not loaded for a test without one."""
+    if not judged.all:
+        return []
+    from load_tests import verdict
+
+    return [verdict.markdown(one) for one in judged.all]
+
+
+def _log(
+    folder: RunFolder, rows: LoadRows, report: LatencyReport, server: ServerReport | None, judged: Judged
+) -> dict[str, str]:
+    from load_tests.logged import log_load_test
+
+    tags = {"slo": judged.slo.status if judged.slo else "", "baseline": ""}
+    if judged.comparison:
+        tags["baseline"] = judged.comparison.verdict
+    logged = log_load_test(
+        folder,
+        rows,
+        report,
+        metrics=server_metrics(server) if server else {},
+        tags={name: value for name, value in tags.items() if value},
+    )
+    console.say(f"MLflow run {logged.run_id} in experiment {logged.experiment}: see it with `{ui_command()}`")
+    return {"run_id": logged.run_id, "experiment": logged.experiment, "tracking_uri": logged.tracking_uri}
+
+
+def _refuse_unjudgeable(report: LatencyReport) -> None:
+    """Raises CannotJudge when the figures say nothing about the endpoint."""
+    if report.lost is None or report.lost > 0:
+        raise console.CannotJudge(f"rows are missing ({report.lost or 'unknown how many'}): the figures are partial")
+    if not report.ok:
+        classes = ", ".join(f"{status} {count}" for status, count in sorted(report.failures.items()))
+        raise console.CannotJudge(f"no request of {report.in_window} succeeded ({classes or 'none was sent'})")
