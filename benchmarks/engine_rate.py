@@ -47,7 +47,7 @@ from tracking.runs import git_sha
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-_BENCH_SERVE = (
+BENCH_SERVE = (
     "from vllm.benchmarks.serve import add_cli_args, main\n"
     "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
     "parser = FlexibleArgumentParser()\n"
@@ -163,7 +163,7 @@ class Bench:
         """`vllm bench serve` on the same requests. Raises CannotJudge when it or a request of it fails."""
         data, result = self.folder / "theirs.jsonl", self.folder / "theirs.json"
         data.write_text("".join(json.dumps({"prompt": body["messages"]}) + "\n" for body in self._bodies), "utf8")
-        command = [sys.executable, "-c", _BENCH_SERVE, *bench_arguments(self.endpoint, self._bodies, self.concurrency)]
+        command = [sys.executable, "-c", BENCH_SERVE, *bench_arguments(self.endpoint, self._bodies, self.concurrency)]
         where = ["--dataset-path", str(data), "--result-dir", str(self.folder), "--result-filename", result.name]
         environment = os.environ | {"OPENAI_API_KEY": self.endpoint.api_key.get_secret_value()}
         ended = subprocess.run([*command, *where], capture_output=True, text=True, env=environment)

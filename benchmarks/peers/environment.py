@@ -1,4 +1,4 @@
-"""The environment that peers are installed in: made once, of exact versions, under the user's cache folder."""
+"""The environments that peers are installed in: made once, of exact versions, under the user's cache folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from console import say, shorten
+from requirements.install import TORCH_CPU_INDEX
 
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
@@ -19,23 +20,43 @@ class PeerFailed(Exception):
 
 
 @cache
-def peers_python() -> Path:
-    """The interpreter of that environment, which is made when there is none for these versions. Raises PeerFailed."""
-    folder, python = environment_folder(), environment_folder() / "bin" / "python"
-    ready = folder / "ready"
+def peers_python(requirements: Path | None = None) -> Path:
+    """The interpreter of that environment, which is made when there is none for these versions. Raises PeerFailed.
+
+    requirements: the file of exact versions; without one, that of the evaluation's peers.
+    """
+    folder = environment_folder(requirements)
+    python, ready = folder / "bin" / "python", folder / "ready"
     if not ready.exists():
-        say(f"installing the peers into {folder}, once (minutes)")
+        file = requirements or _REQUIREMENTS
+        say(f"installing {file.stem} for the comparison into {folder}, once (minutes)")
         _done([sys.executable, "-m", "venv", "--clear", str(folder)])
-        _done([str(python), "-m", "pip", "install", "--quiet", "-r", str(_REQUIREMENTS)])
+        _install(python, file)
         ready.touch()  # last: an installation that was interrupted is begun anew
     return python
 
 
-def environment_folder() -> Path:
+def environment_folder(requirements: Path | None = None) -> Path:
     """Where it lies; other versions have another folder."""
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    version = sha256(_REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    version = sha256((requirements or _REQUIREMENTS).read_bytes() + sys.version.encode()).hexdigest()[:12]
     return Path(root) / "plumbline" / "peers" / version
+
+
+def _install(python: Path, file: Path) -> None:
+    """All of a file; builds for the CPU first, from pip's own sources or else from where PyTorch publishes them."""
+    pip = [str(python), "-m", "pip", "install", "--quiet"]
+    if builds := cpu_builds(file.read_text("utf8")):
+        try:
+            _done([*pip, "--no-deps", *builds])
+        except PeerFailed:
+            _done([*pip, "--no-deps", *builds, "--index-url", TORCH_CPU_INDEX])
+    _done([*pip, "-r", str(file)])
+
+
+def cpu_builds(pins: str) -> list[str]:
+    """The requirements among these lines that are builds without CUDA."""
+    return [line for line in pins.splitlines() if line.endswith("+cpu") and not line.startswith("#")]
 
 
 def _done(command: list[str]) -> None:
