@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,15 @@ def part_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text("utf8"))))
+
+
 def imported(path: Path) -> set[str]:
     """First names of everything a module imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -41,7 +47,7 @@ def imported(path: Path) -> set[str]:
 
 def whole_names(path: Path) -> set[str]:
     """Full names of the modules a module imports from."""
-    nodes = list(ast.walk(ast.parse(path.read_text("utf8"))))
+    nodes = nodes_of(path)
     found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:

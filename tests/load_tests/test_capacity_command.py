@@ -261,6 +261,7 @@ def test_exit_status_tells_found_missed_and_unknown_apart() -> None:
             refuse_unfound(open_ended)
 
 
+@pytest.mark.slow
 def test_search_that_could_not_judge_a_probe_is_drawn_all_the_same(tmp_path: Path) -> None:
     missed = made_capacity(found=False, met=False)
     void = replace(missed.probes[0], verdict="void", latencies_s={"ttft": {95.0: 0.05}})
