@@ -9,7 +9,7 @@ hides. Open loop: requests come when the schedule says, whatever the server does
                burstier, above 1 more even; the gaps' coefficient of variation is 1 / sqrt(burstiness)
     ramp       a rate that goes in a straight line from `from_per_s` to `to_per_s` over the test
     spike      `rate_per_s`, and `spike_per_s` for the `for_s` seconds from `at_s` on
-    trace      the moments in a file (trace.py)
+    trace      the moments in a file (trace_file.py)
 
 One rule for all but trace: points of a process of rate 1 (at 0, 1, 2, ..., or with random gaps of mean 1 from 0 on)
 are carried through the inverse of the cumulative rate, the number of requests expected by a time. With exponential
@@ -116,7 +116,7 @@ class Trace(Strict):
 
     kind: Literal["trace"] = "trace"
     file: Name
-    """CSV or JSONL (trace.py): an absolute path, or one relative to the repository's root."""
+    """CSV or JSONL (trace_file.py): an absolute path, or one relative to the repository's root."""
 
     @property
     def path(self) -> Path:

@@ -100,7 +100,7 @@ def refuse_unfound(capacity: Capacity) -> console.ExitCode:
     """0 when it was found, 1 when no rate met the SLO. Raises CannotJudge when the search ended before it knew."""
     if capacity.found:
         return console.ExitCode.DONE
-    gave_out = not capacity.probes or capacity.probes[-1].verdict == "void"
+    gave_out = not any(probe.verdict == "missed" for probe in capacity.probes) or capacity.probes[-1].verdict == "void"
     if gave_out or any(probe.counts_as == "met" for probe in capacity.probes):
         raise console.CannotJudge(f"the capacity is not known: {sentence(capacity)}")
     return console.ExitCode.VERDICT_AGAINST

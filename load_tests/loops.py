@@ -56,7 +56,7 @@ class OpenLoop:
         self._next = 0
         self._start_ns = 0
         self._ready: deque[PreparedRequest] = deque()
-        self._alarm = new_alarm(self._send_due)
+        self._alarm = new_alarm(self.send_due)
         for _ in range(_MADE_AHEAD):
             self._make_one()
 
@@ -73,7 +73,8 @@ class OpenLoop:
         self._next = len(self._indexes)
         self._alarm.close()
 
-    def _send_due(self) -> None:
+    def send_due(self) -> None:
+        """Send everything that is due by now and has not been sent."""
         now_ns = perf_counter_ns()
         while self._next < len(self._indexes) and (intended_ns := self._intended_ns()) <= now_ns:
             if not self._ready:

@@ -155,6 +155,11 @@ def _asked(
     window_s, why = window_of(earlier) if earlier else (None, "")
     if earlier and window_s is None:
         raise console.CannotJudge(f"--baseline {baseline}: that run has no steady state to compare with: {why}")
+    if earlier and window_s:
+        from load_tests.slo import unusable
+
+        if faults := unusable(earlier, window_s):
+            raise console.CannotJudge(f"--baseline {baseline}: that run cannot be compared with: {faults[0]}")
     return Asked(load_slo(slo) if slo else None, earlier, window_s, margins, junit, markdown_file)
 
 
@@ -180,7 +185,7 @@ def _judge(asked: Asked, rows: LoadRows) -> Judged:
     """The verdicts that were asked for, each shown as it is reached."""
     if not asked.slo and not asked.baseline:
         return Judged()
-    from load_tests.slo import judge_run
+    from load_tests.slo import judge_run, unusable
     from load_tests.verdict import print_verdict
 
     window_s, why = window_of(rows)
@@ -191,6 +196,8 @@ def _judge(asked: Asked, rows: LoadRows) -> Judged:
         return Judged(verdict)
     if window_s is None:
         return Judged(verdict, not_compared=f"no steady state to compare with the baseline: {why}")
+    if faults := unusable(rows, window_s):
+        return Judged(verdict, not_compared=f"this run cannot be compared with the baseline: {faults[0]}")
     comparison = compare_runs(asked.baseline, asked.baseline_window_s, rows, window_s, margins=asked.margins)
     print_verdict(comparison)
     return Judged(verdict, comparison)

@@ -110,6 +110,11 @@ def judge(
     return SloVerdict(slo.name, status, told, outcomes, slo.measured_from, requests.n, simulated, unusable)
 
 
+def unusable(rows: LoadRows, window_s: tuple[float, float]) -> tuple[str, ...]:
+    """Why a run with a steady window says nothing about its endpoint; empty when it does."""
+    return run_faults(rows) + window_faults(measured(rows.records, *window_s, "intended"))
+
+
 def run_faults(rows: LoadRows) -> tuple[str, ...]:
     """Why the whole run cannot be judged: rows or workers missing, a schedule not kept, a busy client."""
     found = []

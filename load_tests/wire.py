@@ -74,7 +74,8 @@ class Wire:
     async def fill(self, raw: RawStream, body: bytes) -> None:
         """Send one request and wait for its end."""
         over = self._loop.create_future()
-        self.send(raw, body, lambda: over.set_result(None))
+        # Cancelled (Ctrl-C), it is done already when the wire's end ends the request.
+        self.send(raw, body, lambda: None if over.done() else over.set_result(None))
         await over
 
     def stop(self) -> None:

@@ -256,7 +256,8 @@ def test_exit_status_tells_found_missed_and_unknown_apart() -> None:
     missed = made_capacity(found=False, met=False)
     gave_out = replace(missed, probes=(*missed.probes, replace(missed.probes[0], verdict="void")))
     nothing = Capacity(None, None, found=False, why="nothing was tried", probes=())
-    for open_ended in (made_capacity(found=False, met=True, missed=False), gave_out, nothing):
+    leaning = replace(missed, probes=(replace(missed.probes[0], verdict="undecided", leans="missed"),))
+    for open_ended in (made_capacity(found=False, met=True, missed=False), gave_out, nothing, leaning):
         with pytest.raises(CannotJudge, match="not known"):
             refuse_unfound(open_ended)
 

@@ -21,14 +21,15 @@ from typing import Any
 import pytest
 import uvloop
 
-from console import CannotJudge
+from console import CannotJudge, shorten
 from load_tests.arrivals import Poisson, schedule
 from load_tests.dispatch import without_key
 from load_tests.profiles import ROOT, load_profile
 from load_tests.rows import LoadRows, read_run
-from load_tests.sse import Status
+from load_tests.sse import RawStream, Status
 from load_tests.stolen_time import stolen_share
 from load_tests.warm_up import warm_up
+from load_tests.wire import Wire
 from load_tests.workload import plan_load
 from serving.alarm import Alarm, SpinAlarm, TimerAlarm
 from serving.endpoint import connect
@@ -386,6 +387,26 @@ def test_warm_up_asks_once_per_stage(start_simulator: Start, tmp_path: Path) -> 
 def test_key_that_a_server_quotes_does_not_get_into_a_row() -> None:
     quoted = made_record(0, error="HTTP 401: wrong key sk-secret-123")
     assert without_key(quoted, "sk-secret-123").error == "HTTP 401: wrong key ***"
+
+
+def test_key_that_was_cut_with_the_error_is_not_left_in_part() -> None:
+    key = "sk-" + "a1b2c3d4" * 40
+    quoted = made_record(0, error=shorten(f"HTTP 401: wrong key {key}, said the server"))
+    assert "sk-a" in quoted.error
+    assert without_key(quoted, key).error == "HTTP 401: wrong key ***…"
+    assert without_key(made_record(0, error="sketchy…"), "sk-secret").error == "sketchy…"
+
+
+def test_warm_up_that_is_stopped_ends_as_stopped(start_simulator: Start) -> None:
+    async def stopped() -> None:
+        wire = Wire(connect(start_simulator(fault=Fault.NO_ANSWER)), request_timeout_s=60)
+        try:
+            await asyncio.wait_for(wire.fill(RawStream(), b"{}"), 0.3)
+        finally:
+            wire.close()
+
+    with pytest.raises(TimeoutError):
+        uvloop.run(stopped())
 
 
 def test_stolen_time_is_its_share_of_all_the_machines_time() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from console import BadInput, ExitCode
 from load_tests.measured import Measured
 from load_tests.rows import LoadRows, RunEnd
-from load_tests.slo import SloVerdict, judge, judge_run, load_slo
+from load_tests.slo import SloVerdict, judge, judge_run, load_slo, unusable
 from load_tests.slo_file import Slo
 from load_tests.sse import Status
 from tests.load_tests.made_load import NS, made_record, made_rows
@@ -243,6 +243,10 @@ def test_lost_unsent_and_unfinished_rows_invalidate_the_run() -> None:
     assert "killed" in judge_run(slo(P95), killed, (0.0, 60.0)).because
     unsent = replace(run(), starts=(replace(run().start, scheduled=105),))
     assert "5 requests of the schedule" in judge_run(slo(P95), unsent, (0.0, 60.0)).because
+    # A comparison with a baseline rests on the same.
+    assert unusable(run(), (0.0, 60.0)) == ()
+    for bad in (made_rows(late), busy, lost, killed, unsent):
+        assert unusable(bad, (0.0, 60.0))
 
 
 def test_latency_from_intended_start_holds_what_the_client_queued() -> None:
