@@ -35,7 +35,7 @@ def compare(
     Example: python -m evals compare runs/evals/before runs/evals/after#grounded
     """
     from evals.compare import Run, compare_runs, named_run
-    from evals.verdict_files import write_file
+    from evals.markup import write_file
 
     (path_a, variant_a), (path_b, variant_b) = named_run(a), named_run(b)
     compared = compare_runs(Run.open(path_a), Run.open(path_b), variant_a, variant_b)
@@ -136,7 +136,8 @@ def _run(suite: Path, base_url: str | None, model: str | None, out: Path | None)
 
 
 def _write(verdict: GateVerdict, junit_file: Path | None, markdown_file: Path | None) -> None:
-    from evals.verdict_files import junit, markdown, write_file
+    from evals.markup import write_file
+    from evals.verdict_files import junit, markdown
 
     if junit_file:
         write_file(junit_file, "--junit", junit(verdict))

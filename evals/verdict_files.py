@@ -5,28 +5,16 @@ What stands in them (names of variants, a policy's words) is data: XML escapes i
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from console import BadInput, one_line
+from console import one_line
 from evals.gate import Check, GateVerdict
 from evals.leaderboard import SIMULATED
+from evals.markup import plain, xml_text
 
-_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 has no way to write."""
 _MOST_REASONS = 12
 _SIGNS = {"pass": "passed", "fail": "FAILED", "not judged": "not judged"}
-
-
-def write_file(path: Path, option: str, text: str) -> None:
-    """Raises BadInput when the file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf8")
-    except OSError as error:
-        raise BadInput(f"{option} {path}: cannot be written ({error.strerror})") from None
 
 
 def junit(verdict: GateVerdict) -> str:
@@ -59,11 +47,6 @@ def _testcase(suite: ET.Element, check: Check) -> None:
         return
     kind = "failure" if check.outcome == "fail" else "error"
     ET.SubElement(case, kind, message=why, type="regression" if kind == "failure" else "not judged").text = why
-
-
-def xml_text(text: str) -> str:
-    """Text without the characters that XML cannot hold."""
-    return _NOT_XML.sub("�", text)
 
 
 def markdown(verdict: GateVerdict) -> str:
@@ -133,9 +116,3 @@ def difference(check: Check) -> str:
     if check.low is None or check.high is None:
         return f"{check.difference:+.3f}"
     return f"{check.difference:+.3f} [{check.low:+.3f}, {check.high:+.3f}]"
-
-
-def plain(text: str) -> str:
-    """Text that Markdown and HTML take literally: one line, every mark of theirs escaped."""
-    escaped = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~@])", r"\\\1", escaped)

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from console import CannotJudge
 from evals.run_folder import write_whole
-from load_tests.latency import stolen_share
+from load_tests.latency import cpu_shares, stolen_share
 from load_tests.rows import LoadRows
 from load_tests.sse import NS_PER_S, Status
 from serving.state import state_dir
@@ -205,8 +205,9 @@ def _spread(samples_s: Sequence[float] | NDArray[np.float64]) -> Spread:
 
 
 def _busiest(rows: LoadRows) -> float | None:
-    shares = [end.cpu_s / (end.end_ns / NS_PER_S) for end in rows.ends if end is not None and end.end_ns > 0]
-    return max(shares) if len(shares) == len(rows.ends) else None
+    """None where a worker did not end."""
+    shares = cpu_shares(rows)
+    return max(shares.values()) if len(shares) == len(rows.ends) else None
 
 
 # --- kept for later runs ---------------------------------------------------------------------------------

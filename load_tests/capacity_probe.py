@@ -15,12 +15,12 @@ from typing import Literal
 import numpy as np
 
 from load_tests.capacity import FULL, Ask, Probe, Verdict
-from load_tests.latency import PERCENTILES
+from load_tests.latency import PERCENTILES, ended_between
 from load_tests.measured import Measured, measured
+from load_tests.phases import stop_of
 from load_tests.rows import LoadRows
 from load_tests.slo import Outcome, SloVerdict, good_requests, judge, latencies, run_faults, window_faults
 from load_tests.slo_file import LatencyObjective, Slo
-from load_tests.sse import NS_PER_S, Status
 
 _RAMP_SHARE = 0.25
 """Left out at the start of a probe without a steady state."""
@@ -83,19 +83,15 @@ def _beyond(outcome: Outcome) -> bool:
 
 
 def _last_part(rows: LoadRows) -> Window:
-    stop_ns = max(
-        [end.stop_ns for end in rows.ends if end is not None] or [record.sent_ns for record in rows.records],
-        default=0,
-    )
-    return _RAMP_SHARE * stop_ns / NS_PER_S, stop_ns / NS_PER_S
+    stop_s = stop_of(rows)
+    return _RAMP_SHARE * stop_s, stop_s
 
 
 def throughput_per_s(rows: LoadRows, window_s: Window | None = None) -> float:
     """Answers that ended inside the window, whenever they were asked for, per second; by default the last part's."""
     window_s = window_s or _last_part(rows)
     start_s, end_s = window_s
-    ended = sum(record.status is Status.OK and start_s <= record.ended_ns / NS_PER_S < end_s for record in rows.records)
-    return ended / (end_s - start_s) if end_s > start_s else 0.0
+    return ended_between(rows.records, start_s, end_s) / (end_s - start_s) if end_s > start_s else 0.0
 
 
 def _percentiles(slo: Slo, requests: Measured, kind: str) -> dict[float, float | None]:

@@ -39,8 +39,8 @@ BUSY_SHARE = 0.8
 LATE_SHARE = 0.05
 """Of the TTFT's median: a p99 of the scheduling lag above it shows in the figures."""
 STOLEN_SHARE = 0.05
-"""Of the machine's time. On two cores at 50 requests/s, the p99 of the lag was 1 to 2 ms with 2 to 4 % stolen and 3 to
-9 ms with 10 to 25 % (docs/log.md)."""
+"""Of the machine's time. On two cores at 50 requests/s, the p99 of the lag was 0.7 ms with 0.3 % stolen, 2.1 and 2.2 ms
+with 4 %, and 3 to 10 ms with 5 to 26 % (docs/log.md, one run each)."""
 LOADS = 3
 """Into so many equal parts are requests cut by how many others were in flight when they were sent."""
 LEAST_PER_LOAD = 5
@@ -210,7 +210,7 @@ def latency_report(rows: LoadRows) -> LatencyReport:
         e2e=_summary(ok, lambda record: record.e2e_s),
         e2e_from_intended=_summary(ok, lambda record: record.e2e_from_intended_s),
         scheduling_lag=_summary(inside, lambda record: record.scheduling_lag_s),
-        requests_per_s=_ended_between(rows.records, start_s, end_s) / window_s if window_s else 0.0,
+        requests_per_s=ended_between(rows.records, start_s, end_s) / window_s if window_s else 0.0,
         output_tokens_per_s=tokens_between(rows.records, start_s, end_s) / window_s if window_s else 0.0,
         tokens_per_chunk=_tokens_per_chunk(ok),
         finish_reasons=dict(Counter(record.finish_reason or "none" for record in ok)),
@@ -337,7 +337,8 @@ def _scheduled(rows: LoadRows) -> int | None:
     return sum(known) if len(known) == rows.start.workers else None
 
 
-def _ended_between(records: Sequence[RequestRecord], start_s: float, end_s: float) -> int:
+def ended_between(records: Sequence[RequestRecord], start_s: float, end_s: float) -> int:
+    """Requests that ended well in [start_s, end_s), whenever they were sent."""
     return sum(record.status is Status.OK and start_s <= record.ended_ns / NS_PER_S < end_s for record in records)
 
 

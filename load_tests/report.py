@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import console
+from evals.markup import plain
 from load_tests.latency import BUSY_SHARE, LATE_SHARE, PERCENTILES, STOLEN_SHARE, Estimate, LatencyReport, Summary
 from load_tests.phases import NoSteady, Steady
 
@@ -46,12 +47,12 @@ def print_report(report: LatencyReport) -> None:
 
 def markdown(report: LatencyReport) -> str:
     """The same as a Markdown document."""
-    lines = [f"# {_cell(title(report))}", ""]
+    lines = [f"# {plain(title(report))}", ""]
     for table in tables(report):
         lines += [f"## {table.title}", "", _row(table.columns), _row(["---"] * len(table.columns))]
         lines += [*map(_row, table.rows), ""]
-    lines += [f"- {_cell(note)}" for note in notes(report)]
-    lines += [f"- **{_cell(warning)}**" for warning in warnings(report)]
+    lines += [f"- {plain(note)}" for note in notes(report)]
+    lines += [f"- **{plain(warning)}**" for warning in warnings(report)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -307,13 +308,7 @@ def _ms(value_s: float | None, n: int = 0) -> str:
 
 
 def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(map(_cell, cells)) + " |"
-
-
-def _cell(text: str) -> str:
-    """Text as Markdown shows it literally: names of models and stages are data."""
-    plain = console.one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return plain.replace("|", "\\|").replace("`", "\\`").replace("*", "\\*").replace("[", "\\[")
+    return "| " + " | ".join(map(plain, cells)) + " |"
 
 
 def _throughput(report: LatencyReport) -> str:

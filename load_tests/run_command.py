@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import console
+from evals.markup import write_file
 from evals.run_folder import write_whole
+from load_tests import verdict
 from load_tests.arrivals import Closed
 from load_tests.baseline import MARGIN_PERCENT, Comparison, Margins, compare_runs, refuse_incomparable
 from load_tests.calibrate import Calibration, error_bars, this_machines
@@ -27,14 +29,12 @@ from load_tests.rows import LoadRows, read_run, write_parquet
 from load_tests.run_folder import RunFolder
 from load_tests.scrape import Scraper
 from load_tests.server_metrics import ServerReport, server_json, server_metrics, server_report, server_sentences
+from load_tests.slo import SloVerdict, judge_run, unusable
 from load_tests.slo_file import Slo, load_slo
 from load_tests.warm_up import warm_up
 from load_tests.workload import LoadPlan, plan_load
 from serving.endpoint import connect
 from tracking.runs import ui_command
-
-if TYPE_CHECKING:
-    from load_tests.slo import SloVerdict
 
 Window = tuple[float, float]
 
@@ -125,7 +125,7 @@ def run(
     judged = _judge(asked, rows) if finished else Judged()
     calibration = this_machines()
     document = _document(report, server, judged, wanted, calibration)
-    in_markdown = _in_markdown(judged)
+    in_markdown = [verdict.markdown(one) for one in judged.all]
     write_whole(folder.report_json, [json.dumps(document, indent=2).encode() + b"\n"])
     write_whole(folder.report_md, ["\n".join([markdown(report), *in_markdown]).encode()])
     write_page(folder, document, rows, server, judged.slo, calibration)
@@ -155,11 +155,8 @@ def _asked(
     window_s, why = window_of(earlier) if earlier else (None, "")
     if earlier and window_s is None:
         raise console.CannotJudge(f"--baseline {baseline}: that run has no steady state to compare with: {why}")
-    if earlier and window_s:
-        from load_tests.slo import unusable
-
-        if faults := unusable(earlier, window_s):
-            raise console.CannotJudge(f"--baseline {baseline}: that run cannot be compared with: {faults[0]}")
+    if earlier and window_s and (faults := unusable(earlier, window_s)):
+        raise console.CannotJudge(f"--baseline {baseline}: that run cannot be compared with: {faults[0]}")
     return Asked(load_slo(slo) if slo else None, earlier, window_s, margins, junit, markdown_file)
 
 
@@ -185,22 +182,19 @@ def _judge(asked: Asked, rows: LoadRows) -> Judged:
     """The verdicts that were asked for, each shown as it is reached."""
     if not asked.slo and not asked.baseline:
         return Judged()
-    from load_tests.slo import judge_run, unusable
-    from load_tests.verdict import print_verdict
-
     window_s, why = window_of(rows)
-    verdict = judge_run(asked.slo, rows, window_s, why) if asked.slo else None
-    if verdict:
-        print_verdict(verdict)
+    slo = judge_run(asked.slo, rows, window_s, why) if asked.slo else None
+    if slo:
+        verdict.print_verdict(slo)
     if not (asked.baseline and asked.baseline_window_s):
-        return Judged(verdict)
+        return Judged(slo)
     if window_s is None:
-        return Judged(verdict, not_compared=f"no steady state to compare with the baseline: {why}")
+        return Judged(slo, not_compared=f"no steady state to compare with the baseline: {why}")
     if faults := unusable(rows, window_s):
-        return Judged(verdict, not_compared=f"this run cannot be compared with the baseline: {faults[0]}")
+        return Judged(slo, not_compared=f"this run cannot be compared with the baseline: {faults[0]}")
     comparison = compare_runs(asked.baseline, asked.baseline_window_s, rows, window_s, margins=asked.margins)
-    print_verdict(comparison)
-    return Judged(verdict, comparison)
+    verdict.print_verdict(comparison)
+    return Judged(slo, comparison)
 
 
 def _document(
@@ -216,39 +210,19 @@ def _document(
         **as_json(report),
         "server": server_json(server) if server else None,
         "calibration": error_bars(calibration, rate, datetime.now(UTC)) if calibration else None,
-        "slo": _verdict(judged.slo),
-        "baseline": _verdict(judged.comparison),
+        "slo": verdict.as_json(judged.slo) if judged.slo else None,
+        "baseline": verdict.as_json(judged.comparison) if judged.comparison else None,
     }
-
-
-def _verdict(one: SloVerdict | Comparison | None) -> dict[str, Any] | None:
-    if one is None:
-        return None
-    from load_tests import verdict
-
-    return verdict.as_json(one)
 
 
 def _write_verdicts(asked: Asked, judged: Judged, in_markdown: Sequence[str]) -> None:
     """JUnit and Markdown hold all that was asked, the SLO first."""
     if not judged.all:
         return
-    from evals.verdict_files import write_file
-    from load_tests.verdict import junit
-
     if asked.junit:
-        write_file(asked.junit, "--junit", junit(*judged.all))
+        write_file(asked.junit, "--junit", verdict.junit(*judged.all))
     if asked.markdown:
         write_file(asked.markdown, "--markdown", "\n".join(in_markdown))
-
-
-def _in_markdown(judged: Judged) -> list[str]:
-    """Each verdict as Markdown; what it takes to write them is not loaded for a test without one."""
-    if not judged.all:
-        return []
-    from load_tests import verdict
-
-    return [verdict.markdown(one) for one in judged.all]
 
 
 def _log(

@@ -22,14 +22,13 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from console import BadInput, say, shorten
 from load_tests.gpu import Gpus, find_gpus
-from serving.endpoint import is_loopback
+from serving.endpoint import is_loopback, origin_of
 
 GAUGES = {
     "running": "vllm:num_requests_running",
@@ -192,8 +191,7 @@ class _Page:
     """GET of one `/metrics` page. No key is sent: vLLM asks for none there, and a redirect could lead elsewhere."""
 
     def __init__(self, base_url: str) -> None:
-        parts = urlsplit(base_url)
-        self.url = f"{parts.scheme}://{parts.netloc}/metrics"
+        self.url = f"{origin_of(base_url)}/metrics"
         # Our own machine is never behind a proxy, whatever the environment says.
         proxies = [urllib.request.ProxyHandler({})] if is_loopback(base_url) else []
         self._open = urllib.request.build_opener(*proxies).open

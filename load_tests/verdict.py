@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 import console
-from evals.verdict_files import plain, xml_text
+from evals.markup import plain, xml_text
 from load_tests.baseline import Change, Comparison
 from load_tests.slo import Outcome, SloVerdict
 

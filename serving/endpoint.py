@@ -35,8 +35,13 @@ class Endpoint:
     @property
     def origin(self) -> str:
         """Scheme, host and port: where `/health` and `/metrics` are."""
-        parts = urlsplit(self.base_url)
-        return f"{parts.scheme}://{parts.netloc}"
+        return origin_of(self.base_url)
+
+
+def origin_of(base_url: str) -> str:
+    """Scheme, host and port of an address."""
+    parts = urlsplit(base_url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def find_base_url(base_url: str | None = None) -> str:

@@ -1,18 +1,22 @@
-"""What tests share: a simulated endpoint on loopback."""
+"""What tests share: a simulated endpoint on loopback, and a browser."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 import uvloop
 
 from serving.simulator import SimulatorSettings, listen
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # `make check` asks for quick; `make test` runs hypothesis' own hundred examples. A busy machine is no failure.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -50,3 +54,29 @@ def start_simulator() -> Iterator[Callable[..., str]]:
     """
     with ExitStack() as running:
         yield lambda **settings: running.enter_context(running_simulator(**settings))
+
+
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The machine's own Chromium, headless."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.fail("no Chromium on this machine: python3 requirements/browser.py says how to get it")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()

@@ -22,10 +22,11 @@ from evals.compare import Run
 from evals.gate import Check, GateVerdict, _by_rules, _Measured, judge
 from evals.gate_rules import GateRules
 from evals.generate import generate
+from evals.markup import plain
 from evals.reference import reference_answer
 from evals.running import Where, run_suite
 from evals.verdict_commands import gate
-from evals.verdict_files import junit, markdown, plain
+from evals.verdict_files import junit, markdown
 from tests.evals.made_runs import Answer, every, failed, made_run, reply, right, variant, wrong, wrong_on
 
 CASES = generate(68, 3)

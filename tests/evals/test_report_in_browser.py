@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from evals import page as shell
 from evals.generate import generate
@@ -18,16 +16,6 @@ from tests.evals.made_runs import every, made_run, right, wrong_on
 
 pytestmark = pytest.mark.slow
 
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 ATTACK = "</pre></script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 CASES = generate(34, 3)
 
@@ -46,17 +34,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = made_run(tmp_path_factory.mktemp("run"), answers, cases=cases)
     write_results(run.folder, run.table)
     return write_report(run.folder)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.fail("no Chromium on this machine: python3 requirements/browser.py says how to get it")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield browser
-        browser.close()
 
 
 class Seen:

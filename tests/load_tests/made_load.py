@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from load_tests.rows import LoadRows, RunEnd, RunStart
-from load_tests.sse import RequestRecord, Status
+from load_tests.sse import RawStream, RequestRecord, Status, answer_of, record_of
 
 START_AT_S = 1_700_000_000.0
 NS = 1_000_000_000
@@ -74,3 +74,17 @@ def made_rows(records: Iterable[RequestRecord], *, stop_s: float = 60.0, **start
     }
     stop_ns = round(stop_s * NS)
     return LoadRows((RunStart(**values),), found, (RunEnd(stop_ns, stop_ns + NS, len(found), 1.0, 60.0),))
+
+
+def row_of(raw: RawStream, *, intended_ns: int | None = None) -> RequestRecord:
+    """The row of a stream; when it was due, if not when it was sent, is all that is told besides."""
+    return record_of(
+        raw,
+        answer_of(raw),
+        index=0,
+        worker=0,
+        user=0,
+        stage="quality",
+        pipeline_id="p",
+        intended_ns=raw.sent_ns if intended_ns is None else intended_ns,
+    )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from console import ExitCode
 from evals import page as shell
@@ -25,7 +23,7 @@ from load_tests.rows import LoadRows
 from load_tests.server_metrics import report_of
 from load_tests.slo import Outcome, SloVerdict
 from load_tests.sse import Status
-from tests.evals.test_report_in_browser import QUIET, Seen
+from tests.evals.test_report_in_browser import Seen
 from tests.load_tests.made_load import NS, made_record, made_rows
 from tests.load_tests.test_server_metrics import run_of
 
@@ -201,17 +199,6 @@ def test_fifty_thousand_requests_fit_a_megabyte() -> None:
 
 
 # --- in a browser ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.fail("no Chromium on this machine: python3 requirements/browser.py says how to get it")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from load_tests.sse import Ending, RawStream, RequestRecord, Status, answer_of, record_of
+from load_tests.sse import Ending, RawStream, RequestRecord, Status, answer_of
+from tests.load_tests.made_load import row_of
 
 MS = 1_000_000
 DONE = b"data: [DONE]\n"
@@ -36,19 +37,6 @@ def row(*lines: bytes, ending: Ending = Ending.WHOLE, step_ms: int = 10, http_st
     """The row of a stream sent at 0 whose k-th line came at (k + 1) * step_ms."""
     stamps = array("q", [(index + 1) * step_ms * MS for index in range(len(lines))])
     return row_of(RawStream(0, list(lines), stamps, ending, "", http_status, (len(lines) + 1) * step_ms * MS))
-
-
-def row_of(raw: RawStream, *, intended_ns: int = 0) -> RequestRecord:
-    return record_of(
-        raw,
-        answer_of(raw),
-        index=0,
-        worker=0,
-        user=0,
-        stage="quality",
-        pipeline_id="p",
-        intended_ns=intended_ns,
-    )
 
 
 def test_role_chunk_does_not_stop_the_clock() -> None:

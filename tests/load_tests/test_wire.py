@@ -13,10 +13,11 @@ import pytest
 import uvloop
 from pydantic import SecretStr
 
-from load_tests.sse import Ending, RawStream, RequestRecord, Status, answer_of, record_of
+from load_tests.sse import Ending, RawStream, RequestRecord, Status
 from load_tests.wire import Wire
 from serving.endpoint import Endpoint
 from serving.simulator import Fault
+from tests.load_tests.made_load import row_of
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -82,19 +83,6 @@ def free_port() -> int:
         return port
 
 
-def row(raw: RawStream) -> RequestRecord:
-    return record_of(
-        raw,
-        answer_of(raw),
-        index=0,
-        worker=0,
-        user=0,
-        stage="quality",
-        pipeline_id="p",
-        intended_ns=raw.sent_ns,
-    )
-
-
 def ask(target: Endpoint, *, timeout_s: float = 5.0, cancel_after: int | None = None, times: int = 1) -> RequestRecord:
     """The last of `times` requests, one after the other on one wire."""
 
@@ -104,7 +92,7 @@ def ask(target: Endpoint, *, timeout_s: float = 5.0, cancel_after: int | None = 
             raw = RawStream()
             await asyncio.wait_for(wire.fill(raw, b"{}"), timeout_s + 5)
         wire.close()
-        return row(raw)
+        return row_of(raw)
 
     return uvloop.run(run())
 
@@ -229,7 +217,7 @@ def test_connection_that_the_server_closed_meanwhile_is_not_used_again(serve: Se
         for _ in range(3):
             raw = RawStream()
             await wire.fill(raw, b"{}")
-            found.append(row(raw).status)
+            found.append(row_of(raw).status)
             await asyncio.sleep(0.02)
         return found
 
@@ -250,7 +238,7 @@ def test_cut_request_keeps_what_came(serve: Serve) -> None:
 
     raw = uvloop.run(run())
     assert raw.ending is Ending.STOPPED
-    assert (row(raw).status, row(raw).content_chunks) == (Status.INCOMPLETE, 1)
+    assert (row_of(raw).status, row_of(raw).content_chunks) == (Status.INCOMPLETE, 1)
 
 
 def test_request_cut_before_it_is_connected_has_an_ending_too() -> None:
@@ -263,7 +251,7 @@ def test_request_cut_before_it_is_connected_has_an_ending_too() -> None:
         assert ended == [True]
         return raw
 
-    assert row(uvloop.run(run())).status is Status.INCOMPLETE
+    assert row_of(uvloop.run(run())).status is Status.INCOMPLETE
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])
@@ -297,7 +285,7 @@ def test_server_sees_that_a_request_was_cancelled(start_simulator: Start) -> Non
         return raw, said
 
     raw, said = uvloop.run(run())
-    assert (row(raw).status, row(raw).content_chunks) == (Status.CANCELLED, 4)
+    assert (row_of(raw).status, row_of(raw).content_chunks) == (Status.CANCELLED, 4)
     assert b'"cancelled": 1' in said
 
 
@@ -323,4 +311,4 @@ def test_each_fault_of_the_simulator_has_its_class(start_simulator: Start, fault
         wire.close()
         return raw
 
-    assert row(uvloop.run(run())).status is status
+    assert row_of(uvloop.run(run())).status is status
