@@ -52,8 +52,8 @@ _TYPICAL_SAMPLES, _P95_SAMPLES, _TRIMMED = 5, 20, 0.1
 """Fewest requests in a batch for its figure to move with the run's, and the share of them cut off at each end."""
 _MOST_ALIKE = 0.9
 _LEAST_S = 1e-9
-_SAME = ("arrivals", "workload", "max_tokens")
-_SCHEDULE = ("arrivals", "workload", "max_tokens", "seed")
+_SAME = ("arrivals", "workload", "max_tokens", "request_timeout_s", "cancel_after_chunks")
+_SCHEDULE = (*_SAME, "seed")
 
 Unit = Literal["percent", "points"]
 Verdict = Literal["no worse", "worse", "undecided"]
@@ -128,7 +128,9 @@ def refuse_incomparable(baseline: RunStart, profile: Mapping[str, Any], *, simul
 
     simulated: whether the run is of the simulator.
     """
-    if keys := _differing(baseline.profile, profile, _SAME):
+    # A ramp's rate at each moment depends on how long it is.
+    also = ("duration_s",) if (profile.get("arrivals") or {}).get("kind") == "ramp" else ()
+    if keys := _differing(baseline.profile, profile, (*_SAME, *also)):
         told = shorten(f"{keys[0]}: baseline {baseline.profile.get(keys[0])}, now {profile.get(keys[0])}")
         raise CannotJudge(f"the runs were not asked the same ({told}): run the baseline's profile")
     if baseline.simulated != simulated:

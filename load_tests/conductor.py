@@ -9,6 +9,7 @@ that dies, or joins a running closed loop, makes it another test than was asked 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,18 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import gevent  # type: ignore[import-untyped] # it ships no types
+import gevent.socket  # type: ignore[import-untyped]
 import orjson
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner
 
 from console import ExitCode, PlumblineError, say, table
 from load_tests.facts import FACTS_VARIABLE, LoadFacts, from_json
-from load_tests.sender_process import ROOT
+from load_tests.sender_process import PREPARE_LIMIT_S, ROOT
 from load_tests.worker_part import ENDED, PREPARE, READY, SPARE_S, START, STOP
 
 OUT_VARIABLE = "PLUMBLINE_LOAD_OUT"
-PREPARE_LIMIT_S = 120.0
-"""Longest a sender may take to build its requests."""
 _LEAD_S = 0.5
 """From naming the moment to start to that moment: a message to another host and some more."""
 _POLL_S = 0.05
@@ -72,6 +72,8 @@ class Conductor:
         self._host = environment.host
         self._facts = from_json(given) if given else preflight(environment.host)
         self._run_time_s = self._take_run_time()
+        if self._has_caller:
+            gevent.spawn(_end_with_caller)
         runner = environment.runner
         if runner:
             runner.register_message(READY, self._on_ready)
@@ -261,6 +263,16 @@ class Conductor:
         if given:
             return float(given)
         return self._facts.duration_s if self._facts.loop == "closed" else None
+
+
+def _end_with_caller() -> None:
+    """Our stdin is the life line to the caller (headless.py): when it goes, however it goes, nobody wants this test.
+
+    Ends Locust and the workers it forked; each sender then reads the end of its orders, cuts what is in flight and
+    writes the rows.
+    """
+    gevent.socket.wait_read(sys.stdin.fileno())
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def new_folder(named: Path | None) -> Path:

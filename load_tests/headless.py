@@ -1,4 +1,7 @@
-"""Locust without its web UI, as a process of its own: gevent patches the standard library of whoever imports it."""
+"""Locust without its web UI, as a process of its own: gevent patches the standard library of whoever imports it.
+
+The pipe to its stdin is its life line: when this process is gone, even killed, Locust's conductor ends the test.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +21,7 @@ from rich.progress import Progress, TaskID
 from console import CannotJudge, progress, say, shorten
 from load_tests.facts import FACTS_VARIABLE, facts_of, to_json
 from load_tests.live import LiveCount
+from load_tests.sender_process import PREPARE_LIMIT_S
 from load_tests.workload import LoadPlan
 
 if TYPE_CHECKING:
@@ -24,35 +29,59 @@ if TYPE_CHECKING:
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _SPARE_S = 60.0
-"""Start and end of the processes, on top of duration and drain."""
+"""Start and end of the processes, on top of preparing, duration and drain."""
 _POLL_S = 0.2
 
 
-def run_locust(plan: LoadPlan, profile_path: Path, folder: RunFolder) -> bool:
+@dataclass(frozen=True)
+class Ended:
+    """How a test ended. Its rows are there up to then, whatever it was, unless it ended before the start."""
+
+    stopped: bool = False
+    """By the user."""
+    problem: str = ""
+    """Why it is not the test that was asked for: Locust, a worker or a sender failed."""
+
+    @property
+    def whole(self) -> bool:
+        """It ran to its end."""
+        return not self.stopped and not self.problem
+
+    def refuse_unless_whole(self) -> None:
+        """Raises KeyboardInterrupt when the user stopped it, CannotJudge when something failed."""
+        if self.stopped:
+            raise KeyboardInterrupt
+        if self.problem:
+            raise CannotJudge(self.problem)
+
+
+def run_locust(plan: LoadPlan, profile_path: Path, folder: RunFolder) -> Ended:
     """Run the test and wait for its end; rows go to `folder`, Locust's words to its log.
 
-    The caller has connected and warmed up. Returns False when the user stopped the test, which then has rows and an
-    end all the same. Raises CannotJudge when Locust, a worker or a sender failed.
+    The caller has connected and warmed up.
     """
     with folder.log.open("wb") as log:
         child = subprocess.Popen(
             _argv(plan),
             env=_environment(plan, profile_path, folder),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
         )
     try:
-        _watch(child, plan, folder)
+        in_time = _watch(child, plan, folder)
     except KeyboardInterrupt:
         _stop(child, plan.profile.drain_s)
-        return False
+        return Ended(stopped=True)
     finally:
         _kill(child)
+    if not in_time:
+        return Ended(problem=f"locust did not end {_SPARE_S:g} s after its time; rows so far: {folder.path}")
     if child.returncode != 0:
-        raise CannotJudge(f"locust ended with status {child.returncode}: {_why(folder.log)}; see {folder.log}")
-    return True
+        said = f"locust ended with status {child.returncode}: {_why(folder.log)}; see {folder.log}"
+        return Ended(problem=said)
+    return Ended()
 
 
 def _argv(plan: LoadPlan) -> list[str]:
@@ -88,19 +117,20 @@ def _environment(plan: LoadPlan, profile_path: Path, folder: RunFolder) -> dict[
     }
 
 
-def _watch(child: subprocess.Popen[bytes], plan: LoadPlan, folder: RunFolder) -> None:
-    """Show time and requests until the process ends; one that hangs beyond reason is an error."""
+def _watch(child: subprocess.Popen[bytes], plan: LoadPlan, folder: RunFolder) -> bool:
+    """Show time and requests until the process ends; False for one that hangs beyond reason."""
     profile = plan.profile
-    deadline = time.monotonic() + profile.duration_s + profile.drain_s + _SPARE_S
+    deadline = time.monotonic() + PREPARE_LIMIT_S + profile.duration_s + profile.drain_s + _SPARE_S
     count = LiveCount(profile, [folder.rows(worker) for worker in range(profile.processes)])
     with progress("s") as bar:
         task = bar.add_task(profile.name, total=profile.duration_s)
         while child.poll() is None:
             if time.monotonic() > deadline:
-                raise CannotJudge(f"locust did not end {_SPARE_S:g} s after its time; rows so far: {folder.path}")
+                return False
             time.sleep(_POLL_S)
             count.update()
             _show(bar, task, count, profile.duration_s)
+    return True
 
 
 def _show(bar: Progress, task: TaskID, count: LiveCount, duration_s: float) -> None:
@@ -124,6 +154,8 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):  # all have ended by themselves
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+    if child.stdin:
+        child.stdin.close()
 
 
 def _why(log_path: Path) -> str:

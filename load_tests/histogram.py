@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LOW_S = 10e-6
-HIGH_S = 600.0
 RELATIVE_ERROR = 1 / 256
 """Largest of a percentile inside the range, against numpy's on the same values."""
 
@@ -53,16 +51,6 @@ class Histogram:
     def mean_s(self) -> float | None:
         """Exact; None without values."""
         return self._sum_ns / self.count / _NANO if self.count else None
-
-    @property
-    def min_s(self) -> float | None:
-        """Exact; None without values."""
-        return None if self._min_ns is None else self._min_ns / _NANO
-
-    @property
-    def max_s(self) -> float | None:
-        """Exact; None without values."""
-        return None if self._max_ns is None else self._max_ns / _NANO
 
     def add(self, values_s: ArrayLike) -> None:
         """Take in one latency or many, seconds. Raises ValueError for what is no latency: below 0, NaN, endless."""

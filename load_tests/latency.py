@@ -290,11 +290,11 @@ def tokens_until(record: RequestRecord, until_s: float) -> float:
 
 
 def cpu_shares(rows: LoadRows) -> dict[int, float]:
-    """Share of one core that each worker's sending process used; workers that did not end are left out."""
+    """Share of one core that each worker's sending process used while it sent; those that did not end are left out."""
     return {
-        start.worker: end.cpu_s / (end.end_ns / NS_PER_S)
+        start.worker: end.cpu_s / (end.stop_ns / NS_PER_S)
         for start, end in zip(rows.starts, rows.ends, strict=True)
-        if end is not None and end.end_ns > 0
+        if end is not None and end.stop_ns > 0
     }
 
 

@@ -70,7 +70,8 @@ class RunEnd:
     sent: int
     """Requests sent, counted apart from the rows, so that a lost row shows."""
     cpu_s: float
-    """Processor time of the sending process between start and end; near the elapsed time it is the bottleneck."""
+    """Processor time of the sending process between start and stop; near the elapsed time it is the bottleneck. The
+    drain, in which it mostly waits, would make a busy one look idle."""
     max_rss_mb: float
     stolen_share: float | None = None
     """Of the machine's processor time, what its hypervisor gave to others while the test ran; stamps are late by it.

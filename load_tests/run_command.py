@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import console
-from evals.markup import write_file
+from evals.markup import check_target, write_file
 from evals.run_folder import write_whole
 from load_tests import verdict
 from load_tests.arrivals import Closed
@@ -26,7 +26,7 @@ from load_tests.phases import window_of
 from load_tests.profiles import LoadProfile, load_profile
 from load_tests.report import as_json, markdown, print_report
 from load_tests.rows import LoadRows, read_run, write_parquet
-from load_tests.run_folder import RunFolder
+from load_tests.run_folder import RunFolder, read_test
 from load_tests.scrape import Scraper
 from load_tests.server_metrics import ServerReport, server_json, server_metrics, server_report, server_sentences
 from load_tests.slo import SloVerdict, judge_run, unusable
@@ -80,7 +80,10 @@ def run(
     model: Annotated[str | None, typer.Option(help="Model to ask for; the first one served otherwise.")] = None,
     slo: Annotated[Path | None, typer.Option(metavar="SLO.yaml", help="Exit 1 if it is missed, 3 if unknown.")] = None,
     baseline: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="An earlier run of this profile: exit 1 if this one is worse.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="An earlier run of this profile, or its .parquet: exit 1 if this is worse."
+        ),
     ] = None,
     margin_percent: Annotated[
         float, typer.Option(min=0.1, help="With --baseline: how much slower is too much.")
@@ -113,8 +116,10 @@ def run(
     warm_up(plan)
     scraper = Scraper(plan.endpoint.base_url, folder.server)
     scraper.start()
-    finished = run_locust(plan, profile, folder)
+    ended = run_locust(plan, profile, folder)
     scraped = scraper.stop()
+    if not folder.started:
+        ended.refuse_unless_whole()
     rows = read_run(folder.path)
     write_parquet(rows, folder.parquet)
     report = latency_report(rows)
@@ -122,27 +127,43 @@ def run(
     server = server_report(folder.server, rows) if scraped else None
     for line in server_sentences(server) if server else []:
         console.say(line)
-    judged = _judge(asked, rows) if finished else Judged()
+    judged = _judge(asked, rows) if ended.whole else Judged()
     calibration = this_machines()
     document = _document(report, server, judged, wanted, calibration)
     in_markdown = [verdict.markdown(one) for one in judged.all]
     write_whole(folder.report_json, [json.dumps(document, indent=2).encode() + b"\n"])
     write_whole(folder.report_md, ["\n".join([markdown(report), *in_markdown]).encode()])
     write_page(folder, document, rows, server, judged.slo, calibration)
-    _write_verdicts(asked, judged, in_markdown)
-    if log_to_mlflow and finished:
-        document["mlflow"] = _log(folder, rows, report, server, judged)
+    kept = _Keeping()
+    kept.do(lambda: _write_verdicts(asked, judged, in_markdown))
+    if log_to_mlflow and ended.whole:
+        kept.do(lambda: document.update(mlflow=_log(folder, rows, report, server, judged)))
     console.say(f"everything of this test: {folder.path} (page: {folder.page})")
     if as_json_document:
         json.dump({**document, "folder": str(folder.path)}, sys.stdout, indent=2)
         sys.stdout.write("\n")
-    if not finished:
-        raise KeyboardInterrupt
+    ended.refuse_unless_whole()
     if not judged.all:
         _refuse_unjudgeable(report)
     if judged.not_compared and judged.exit_code is console.ExitCode.NOT_JUDGED:
         raise console.CannotJudge(judged.not_compared)
-    raise typer.Exit(judged.exit_code)
+    raise typer.Exit(judged.exit_code or kept.exit_code)
+
+
+class _Keeping:
+    """What is done with a verdict once it is reached. A store that is down must not cost the verdict."""
+
+    def __init__(self) -> None:
+        self.exit_code = console.ExitCode.DONE
+        """Of the first thing that failed."""
+
+    def do(self, keep: Callable[[], None]) -> None:
+        """Tells what fails, and goes on."""
+        try:
+            keep()
+        except console.PlumblineError as error:
+            console.say(f"error: {error}")
+            self.exit_code = self.exit_code or error.exit_code
 
 
 def _asked(
@@ -151,7 +172,9 @@ def _asked(
     for option, file in (("--junit", junit), ("--markdown", markdown_file)):
         if file and not (slo or baseline):
             raise console.BadInput(f"{option}: there is no verdict to write without --slo or --baseline")
-    earlier = read_run(RunFolder.open(baseline).path) if baseline else None
+        if file:
+            check_target(file, option)
+    earlier = read_test(baseline) if baseline else None
     window_s, why = window_of(earlier) if earlier else (None, "")
     if earlier and window_s is None:
         raise console.CannotJudge(f"--baseline {baseline}: that run has no steady state to compare with: {why}")

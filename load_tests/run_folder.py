@@ -15,7 +15,7 @@ from pathlib import Path
 
 from console import BadInput
 from load_tests.profiles import ROOT
-from load_tests.rows import ROWS_GLOB
+from load_tests.rows import ROWS_GLOB, LoadRows, read_parquet, read_run
 
 RUNS = ROOT / "runs" / "load"
 
@@ -48,6 +48,11 @@ class RunFolder:
         if not any(path.glob(ROWS_GLOB)):
             raise BadInput(f"{path}: is no folder of a load test: no {ROWS_GLOB} is there")
         return folder
+
+    @property
+    def started(self) -> bool:
+        """Whether a worker came to its start: from then on there is something to report."""
+        return any(path.stat().st_size for path in self.path.glob(ROWS_GLOB))
 
     @property
     def taken(self) -> Path | None:
@@ -88,6 +93,11 @@ class RunFolder:
     def log(self) -> Path:
         """What Locust and the senders said."""
         return self.path / "locust.log"
+
+
+def read_test(path: Path) -> LoadRows:
+    """An earlier test, from its folder or from its Parquet file alone, as MLflow keeps it. Raises BadInput."""
+    return read_parquet(path) if path.is_file() else read_run(RunFolder.open(path).path)
 
 
 def _new_in_runs() -> Path:

@@ -16,13 +16,12 @@ from serving.endpoint import Endpoint
 def run_profile(endpoint: Endpoint, profile: Path, path: Path) -> LoadRows:
     """Warm up, run the profile and read its rows; `path` becomes the run's folder.
 
-    Raises KeyboardInterrupt when the user stopped it, BadInput and CannotJudge as its parts do.
+    Raises KeyboardInterrupt when the user stopped it, BadInput and CannotJudge as its parts do; the rows stay.
     """
     plan = plan_load(load_profile(profile), endpoint)
     warm_up(plan)
     folder = RunFolder.create(path)
-    if not run_locust(plan, profile, folder):
-        raise KeyboardInterrupt
+    run_locust(plan, profile, folder).refuse_unless_whole()
     rows = read_run(folder.path)
     write_parquet(rows, folder.parquet)
     return rows

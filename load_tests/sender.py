@@ -78,20 +78,20 @@ class Test:
         self._loop, self._scheduled = _loop(plan, place, self._dispatch)
         self._stopped = asyncio.Event()
         self._stop_ns = 0
+        self._cpu_s = 0.0
 
     async def run(self, start_at_s: float) -> None:
         """From the start to the last row and the end line. Raises CannotJudge when a row cannot be written."""
         start_ns = perf_counter_ns() + round((start_at_s - time.time()) * NS_PER_S)
         self._rows.write("start", self._start(start_at_s, start_ns))
         with _undisturbed():
-            cpu_s, machine = time.process_time(), psutil.cpu_times()
+            self._cpu_s, machine = -time.process_time(), psutil.cpu_times()
             making = asyncio.get_running_loop().create_task(self._dispatch.make_rows())
             self._loop.start(start_ns)
             await _unless([making], self._send(start_ns))
             self._dispatch.end_of_requests()
             await making
-            cpu_s = time.process_time() - cpu_s
-        self._end(cpu_s, stolen_share(machine, psutil.cpu_times()))
+        self._end(stolen_share(machine, psutil.cpu_times()))
 
     def set_users(self, count: int) -> None:
         """So many users of this worker from now on."""
@@ -101,6 +101,7 @@ class Test:
         """Send no more; what is in flight may end."""
         if not self._stopped.is_set():
             self._stop_ns = perf_counter_ns()
+            self._cpu_s += time.process_time()
             self._loop.stop()
             self._stopped.set()
 
@@ -138,12 +139,12 @@ class Test:
             client=self._place.client,
         )
 
-    def _end(self, cpu_s: float, stolen: float | None) -> None:
+    def _end(self, stolen: float | None) -> None:
         sent, memory_mb = self._dispatch.sent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        self._rows.write("end", RunEnd(self._stop_ns, perf_counter_ns(), sent, cpu_s, memory_mb, stolen))
+        self._rows.write("end", RunEnd(self._stop_ns, perf_counter_ns(), sent, self._cpu_s, memory_mb, stolen))
         self._rows.close()
         self._wire.close()
-        self._lines.say("end", sent=sent, rows=self._dispatch.rows, cpu_s=cpu_s)
+        self._lines.say("end", sent=sent, rows=self._dispatch.rows, cpu_s=self._cpu_s)
 
     def _tell(self, record: RequestRecord) -> None:
         failed = record.status is not Status.OK

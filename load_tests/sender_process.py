@@ -18,6 +18,8 @@ import orjson
 
 ROOT = Path(__file__).resolve().parent.parent
 SENDER: Sequence[str] = (sys.executable, "-m", "load_tests.sender")
+PREPARE_LIMIT_S = 120.0
+"""Longest a sender may take to build its requests."""
 END_S = 5.0
 """How long a sender whose orders have ended may take to write the rows of what it cancels."""
 

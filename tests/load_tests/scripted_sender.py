@@ -100,6 +100,7 @@ def main() -> None:
         sys.stderr.write("error: load.yaml: seed: found -1\n")
         sys.exit(2)
     sender = Sender(first)
+    time.sleep(SCRIPT.get("prepare_s", 0))
     sender.say("ready")
     second = json.loads(sys.stdin.readline() or "null")
     if second is None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from console import CannotJudge, ExitCode
-from load_tests.baseline import Comparison, Margins, compare_runs, compare_windows
+from load_tests.baseline import Comparison, Margins, compare_runs, compare_windows, refuse_incomparable
 from load_tests.measured import Floats
 from tests.load_tests.made_load import NS, made_record, made_rows
 from tests.load_tests.made_windows import alike, made_window, queue_ttft_s
@@ -161,3 +163,22 @@ def test_runs_that_were_not_asked_the_same_are_not_compared() -> None:
     faster = replace(rows, starts=(replace(rows.start, profile=profile),))
     with pytest.raises(CannotJudge, match="arrivals"):
         compare_runs(rows, window_s, faster, window_s)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "refused"),
+    [
+        ("poisson", {"duration_s": 120}, None),
+        ("ramp", {"duration_s": 120}, "duration_s: baseline 60, now 120"),
+        ("poisson", {"cancel_after_chunks": 3}, "cancel_after_chunks"),
+        ("poisson", {"request_timeout_s": 1.0}, "request_timeout_s"),
+        ("poisson", {"seed": 1}, None),
+    ],
+)
+def test_what_changes_the_load_is_refused_and_a_longer_test_is_not(
+    kind: str, changes: dict[str, Any], refused: str | None
+) -> None:
+    start = made_rows([made_record(0)]).start
+    start = replace(start, profile={**start.profile, "arrivals": {"kind": kind}})
+    with pytest.raises(CannotJudge, match=refused) if refused else nullcontext():
+        refuse_incomparable(start, {**start.profile, **changes}, simulated=True)

@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 
@@ -32,6 +33,10 @@ AGENTS = {"kind": "agents", "pipelines": "examples/pipelines.yaml", "validate_sc
 
 def closed(users: int = 4, **settings: Any) -> dict[str, Any]:
     return {"kind": "closed", "users": users, "spawn_rate": 50, **settings}
+
+
+def constant(rate_per_s: float) -> dict[str, Any]:
+    return {"kind": "constant", "rate_per_s": rate_per_s}
 
 
 def poisson(rate_per_s: float) -> dict[str, Any]:
@@ -133,7 +138,7 @@ def test_open_loop_sends_what_the_schedule_has_on_one_worker_and_on_two(tmp_path
 def test_slo_that_holds_is_met_and_one_that_does_not_is_missed(tmp_path: Path, start_simulator: Start) -> None:
     # A slow first token, so that a busy machine's own lateness stays under 5 % of it.
     base_url = start_simulator(ttft_ms=500, itl_ms=2, output_tokens=8)
-    profile = write_profile(tmp_path, arrivals=poisson(40), workload=SYNTHETIC, duration_s=6)
+    profile = write_profile(tmp_path, arrivals=constant(40), workload=SYNTHETIC, duration_s=6)
     codes, told = {}, {}
     for limit_ms in (1500, 400):
         slo = write_slo(
@@ -165,20 +170,21 @@ def test_run_too_short_for_its_slo_is_invalid(tmp_path: Path, start_simulator: S
 def test_slower_endpoint_is_worse_than_its_baseline_and_another_profile_is_refused(
     tmp_path: Path, start_simulator: Start
 ) -> None:
-    profile = write_profile(tmp_path, arrivals=poisson(40), workload=SYNTHETIC, duration_s=6)
+    # Evenly spaced: in six seconds of a Poisson schedule the number in flight may well drift by chance.
+    profile = write_profile(tmp_path, arrivals=constant(40), workload=SYNTHETIC, duration_s=6)
     # Slow first tokens, so that a busy machine's own lateness stays under 5 % of them.
     before, after = start_simulator(ttft_ms=500, itl_ms=2, output_tokens=8), start_simulator(ttft_ms=600, itl_ms=2)
     base = tmp_path / "base"
     assert load_test(profile, "--base-url", before, "--out", base, "--no-mlflow").returncode == 0
-    ran = load_test(
-        profile, "--base-url", after, "--out", tmp_path / "now", "--baseline", base, "--json", "--no-mlflow"
-    )
+    # The Parquet file alone will do: it is what MLflow keeps of a run.
+    was = base / "requests.parquet"
+    ran = load_test(profile, "--base-url", after, "--out", tmp_path / "now", "--baseline", was, "--json", "--no-mlflow")
     assert ran.returncode == 1, ran.stderr
     told = json.loads(ran.stdout)["baseline"]
     ttft = next(change for change in told["changes"] if change["metric"].startswith("ttft"))
     assert told["verdict"] == ttft["verdict"] == "worse"
     assert 15 < ttft["low"] <= ttft["change"] <= ttft["high"] < 25
-    other = write_profile(tmp_path, arrivals=poisson(41), workload=SYNTHETIC)
+    other = write_profile(tmp_path, arrivals=constant(41), workload=SYNTHETIC)
     ran = load_test(other, "--base-url", after, "--out", tmp_path / "other", "--baseline", base, "--no-mlflow")
     assert ran.returncode == 3
     assert "not asked the same" in ran.stderr
@@ -198,6 +204,9 @@ def test_endpoint_that_is_not_there_cannot_be_judged(tmp_path: Path) -> None:
         ({"arrivals": {"kind": "weekly"}}, (), "arrivals"),
         ({}, ("--junit", "x.xml"), "--junit: there is no verdict"),
         ({}, ("--baseline", "examples"), "is no folder of a load test"),
+        ({}, ("--baseline", "README.md"), "README.md: is not a load test in Parquet"),
+        ({}, ("--slo", "examples/slo.yaml", "--junit", "README.md/x.xml"), "--junit README.md/x.xml: "),
+        ({}, ("--slo", "examples/slo.yaml", "--markdown", "examples"), "--markdown examples: is a folder"),
         ({}, ("--slo", "examples/load.yaml"), "examples/load.yaml"),
     ],
 )
@@ -251,22 +260,87 @@ def test_run_is_logged_to_mlflow_with_its_files(tmp_path: Path, start_simulator:
     }  # fmt: skip
 
 
+def test_store_that_is_down_does_not_cost_the_verdict(tmp_path: Path, start_simulator: Start) -> None:
+    base_url = start_simulator(ttft_ms=100, itl_ms=1, output_tokens=8)
+    slo = write_slo(tmp_path, {"metric": "ttft", "percentile": 50, "at_most_ms": 10})
+    profile = write_profile(tmp_path, arrivals=constant(20), workload=SYNTHETIC, duration_s=4)
+    store = f"sqlite:///{tmp_path / 'load.yaml' / 'mlflow.db'}"
+    judged: list[tuple[list[str | Path], int]] = [(["--slo", slo], 1), ([], 3)]
+    for asked, code in judged:
+        where: list[str | Path] = ["--base-url", base_url, "--out", tmp_path / f"run{code}", "--json"]
+        ran = load_test(profile, *asked, *where, MLFLOW_TRACKING_URI=store)
+        assert ran.returncode == code, ran.stderr
+        assert json.loads(ran.stdout)["ok"] > 20
+        assert "MLflow" in ran.stderr
+        assert "Traceback" not in ran.stderr
+
+
 def test_stopped_test_reports_what_it_has(tmp_path: Path, start_simulator: Start) -> None:
-    base_url = start_simulator(ttft_ms=5, itl_ms=1, output_tokens=8)
     folder = tmp_path / "run"
-    profile = write_profile(tmp_path, duration_s=60, arrivals=closed(think_time_s=0.1))
-    argv = [sys.executable, "-m", "load_tests", "run", str(profile), "--base-url", base_url, "--out", str(folder)]
-    running = subprocess.Popen(argv, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
-    rows_path = folder / "rows-0.jsonl"
-    while not (rows_path.exists() and rows_path.read_bytes().count(b"\n") > 5):
-        assert running.poll() is None
-        time.sleep(0.1)
+    running = long_test(folder, start_simulator(ttft_ms=5, itl_ms=1, output_tokens=8))
+    until_it_sends(running, folder)
     running.send_signal(signal.SIGTERM)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "TTFT" in told
     assert read_run(folder).lost == 0
     assert (folder / "report.html").is_file()
+
+
+def test_test_that_is_stopped_before_it_sends_is_stopped_and_not_unjudged(
+    tmp_path: Path, start_simulator: Start
+) -> None:
+    folder = tmp_path / "run"
+    running = long_test(folder, start_simulator(ttft_ms=5, itl_ms=1, output_tokens=8))
+    while not (folder / "locust.log").exists():
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130, told
+    assert "error" not in told
+
+
+def test_test_whose_sender_dies_reports_what_it_has_and_is_not_judged(tmp_path: Path, start_simulator: Start) -> None:
+    folder = tmp_path / "run"
+    running = long_test(folder, start_simulator(ttft_ms=5, itl_ms=1, output_tokens=8))
+    until_it_sends(running, folder)
+    for process in its_processes(running, "load_tests.sender"):
+        process.kill()
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 3, told
+    assert "error: locust ended with status 3: the sender of worker 0 ended with status -9" in told
+    assert json.loads((folder / "report.json").read_text())["sent"] > 5
+
+
+def test_killed_test_leaves_nothing_running(tmp_path: Path, start_simulator: Start) -> None:
+    folder = tmp_path / "run"
+    running = long_test(folder, start_simulator(ttft_ms=5, itl_ms=1, output_tokens=8))
+    until_it_sends(running, folder)
+    left = its_processes(running, "load_tests.sender") + its_processes(running, "locust")
+    assert len(left) == 2
+    running.kill()
+    running.communicate(timeout=60)
+    assert psutil.wait_procs(left, timeout=20)[1] == []
+    assert read_run(folder).lost == 0  # its sender wrote what it cut
+
+
+def long_test(folder: Path, base_url: str) -> subprocess.Popen[str]:
+    profile = write_profile(folder.parent, duration_s=60, arrivals=closed(think_time_s=0.1))
+    argv = [sys.executable, "-m", "load_tests", "run", str(profile), "--base-url", base_url, "--out", str(folder)]
+    argv.append("--no-mlflow")
+    return subprocess.Popen(argv, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+def until_it_sends(running: subprocess.Popen[str], folder: Path) -> None:
+    rows_path = folder / "rows-0.jsonl"
+    while not (rows_path.exists() and rows_path.read_bytes().count(b"\n") > 5):
+        assert running.poll() is None
+        time.sleep(0.1)
+
+
+def its_processes(running: subprocess.Popen[str], module: str) -> list[psutil.Process]:
+    return [child for child in psutil.Process(running.pid).children(recursive=True) if module in child.cmdline()]
 
 
 def test_plain_locust_takes_host_and_keeps_its_rows(tmp_path: Path, start_simulator: Start) -> None:

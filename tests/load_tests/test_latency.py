@@ -264,8 +264,11 @@ def test_each_workers_processor_time_is_its_own() -> None:
     found = rows(record(0), record(1, worker=1), workers=2)
     start, end = found.start, found.ends[0]
     assert end is not None
+    end = replace(
+        end, stop_ns=10_000_000_000, end_ns=90_000_000_000
+    )  # eighty seconds of drain, in which it had nothing to do
     both = LoadRows(
-        (start, replace(start, worker=1)), found.records, (replace(end, cpu_s=1.1), replace(end, cpu_s=9.9))
+        (start, replace(start, worker=1)), found.records, (replace(end, cpu_s=1.0), replace(end, cpu_s=9.0))
     )
     report = latency_report(both)
     assert report.cpu_by_worker == {0: pytest.approx(0.1), 1: pytest.approx(0.9)}
