@@ -52,7 +52,7 @@ _TYPICAL_SAMPLES, _P95_SAMPLES, _TRIMMED = 5, 20, 0.1
 """Fewest requests in a batch for its figure to move with the run's, and the share of them cut off at each end."""
 _MOST_ALIKE = 0.9
 _LEAST_S = 1e-9
-_SAME = ("arrivals", "workload", "max_tokens", "request_timeout_s", "cancel_after_chunks")
+_SAME = ("arrivals", "workload", "max_tokens", "request_timeout_s", "cancel_after_chunks", "cancel_share")
 _SCHEDULE = (*_SAME, "seed")
 
 Unit = Literal["percent", "points"]

@@ -29,7 +29,10 @@ RunProfile = Callable[[Endpoint, Path, Path], LoadRows]
 is the last argument."""
 
 _ROOT = Path(__file__).resolve().parent.parent
+# Its stdin is its life line: it ends with whoever holds the other end, also when that one is killed.
 _SIMULATOR = (
+    "import os, threading\n"
+    "threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()\n"
     "from serving.simulator import SimulatorSettings, serve\n"
     "serve(SimulatorSettings(ttft_ms={}, itl_ms={}, output_tokens={}), '127.0.0.1', 0, lambda u: print(u, flush=True))"
 )
@@ -84,7 +87,8 @@ def calibrate_machine(
 def simulator_process(settings: SimulatorSettings) -> Iterator[str]:
     """A simulator in a process of its own, so that its work is not the client's; gives its base URL."""
     code = _SIMULATOR.format(settings.ttft_ms, settings.itl_ms, settings.output_tokens)
-    with subprocess.Popen([sys.executable, "-c", code], cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
+    argv, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    with subprocess.Popen(argv, cwd=_ROOT, stdin=pipe, stdout=pipe, text=True) as process:
         try:
             base_url = process.stdout.readline().strip() if process.stdout else ""
             if not base_url:

@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import console
 from evals.run_folder import write_whole
 from load_tests.arrivals import Closed, Constant, Gamma, OpenLoop, Poisson, schedule
 from load_tests.calibrate_command import RunProfile
-from load_tests.capacity import Ask, Capacity, Probe, SearchLimits, search
+from load_tests.capacity import Ask, Capacity, Probe, SearchLimits, Stop, result, search
+from load_tests.capacity_folder import CapacityFolder
 from load_tests.capacity_page import capacity_page
 from load_tests.capacity_probe import Window, probe_of, throughput_per_s
 from load_tests.intervals import needed_for_share, needed_for_upper_bound
@@ -32,6 +31,7 @@ LONGEST = 4
 """So many times the profile's duration is the longest probe."""
 _REACH = 1000.0
 """Without --to, how far above and below the first guess is looked, as a factor."""
+_MOST_PER_S = 10_000.0
 _COUNT_OFF = 0.002
 _MOST_SEEDS = 5000
 _COLUMNS = ["", "requests/s", "s", "n", "verdict", "answered/s", "good/s", "TTFT p50 ms", "TTFT p95 ms", "because"]
@@ -46,32 +46,65 @@ class CapacityOrder:
     """The work and, if it is an open loop, the kind of arrivals and the first guess."""
     endpoint: Endpoint
     folder: Path
-    """Must not exist yet."""
+    """Must not exist yet, unless `resume`."""
     from_per_s: float | None = None
     to_per_s: float | None = None
     probes: int = 8
     tolerance: float = 0.05
+    resume: bool = False
+    """Go on with the search in `folder`: tests that ran to their end there are not run again."""
+
+
+def asked(order: CapacityOrder) -> dict[str, Any]:
+    """The order as one JSON object."""
+    return {
+        "simulated": order.endpoint.simulated,
+        "model": order.endpoint.model,
+        "base_url": order.endpoint.base_url,
+        "slo": order.slo.model_dump(mode="json"),
+        "profile": order.profile.model_dump(mode="json"),
+        "from_per_s": order.from_per_s,
+        "to_per_s": order.to_per_s,
+        "probes": order.probes,
+        "tolerance": order.tolerance,
+    }
 
 
 def find_capacity(order: CapacityOrder, run: RunProfile, window_of: WindowOf) -> Capacity:
     """Probe the endpoint, show each probe as it ends, and leave capacity.json, .html, .png, .svg and the probes' rows.
 
-    Raises BadInput for options that cannot be, and CannotJudge when a probe cannot be run.
+    Raises BadInput for options that cannot be, and CannotJudge when a probe cannot be run. Where that or the user
+    stops the search, the curve of the probes so far is left, and the search can be gone on with.
     """
     _check(order)
-    order.folder.mkdir(parents=True)
-    guess, spent = _first_guess(order, run)
-    limits = _limits(order, guess, order.probes - spent)
-    number = 0
+    guess = _given_rate(order)
+    folder = (CapacityFolder.reopen if order.resume else CapacityFolder.create)(order.folder, asked(order))
+    probes: list[Probe] = []
+
+    def test(name: str, profile: LoadProfile) -> LoadRows:
+        return folder.test(name, profile, lambda described, tested: run(order.endpoint, described, tested))
 
     def measure(ask: Ask) -> Probe:
-        nonlocal number
-        number += 1
+        number = len(probes) + 1
         whole = Ask(ask.rate_per_s, float(math.ceil(ask.duration_s)))
-        rows = _run(order, run, f"probe-{number}", _probe_profile(order.profile, whole, number))
+        rows = test(f"probe-{number}", _probe_profile(order.profile, whole, number))
         return probe_of(order.slo, whole, rows, *window_of(rows))
 
-    capacity = search(measure, limits, lambda probe: console.say("  " + told_probe(probe)))
+    def told(probe: Probe) -> None:
+        probes.append(probe)
+        console.say("  " + told_probe(probe))
+
+    try:
+        if guess is None:
+            limits = search_limits(order, _closed_rate(order, test("closed-loop", order.profile)), order.probes - 1)
+        else:
+            limits = search_limits(order, guess, order.probes)
+        capacity = search(measure, limits, told)
+    except (KeyboardInterrupt, console.PlumblineError) as error:
+        if probes:
+            _write(order, result(probes, Stop(str(error) or "stopped by the user", found=False)))
+        console.say(f"go on by the same command with --resume --out {order.folder}")
+        raise
     _write(order, capacity)
     return capacity
 
@@ -110,11 +143,7 @@ def as_json(order: CapacityOrder, capacity: Capacity) -> dict[str, Any]:
     """Everything as one JSON object: the result, its condition, every probe, the curve by rate."""
     curve = sorted(capacity.probes, key=lambda probe: probe.rate_per_s)
     return {
-        "simulated": order.endpoint.simulated,
-        "model": order.endpoint.model,
-        "base_url": order.endpoint.base_url,
-        "slo": order.slo.model_dump(mode="json"),
-        "profile": order.profile.model_dump(mode="json"),
+        **{name: value for name, value in asked(order).items() if name != "probes"},
         "capacity_per_s": capacity.rate_per_s,
         "missed_per_s": capacity.missed_per_s,
         "found": capacity.found,
@@ -132,31 +161,33 @@ def told_probe(probe: Probe) -> str:
 # --- the profiles of the probes --------------------------------------------------------------------------
 
 
-def _first_guess(order: CapacityOrder, run: RunProfile) -> tuple[float, int]:
-    """Requests per second to begin with, and how many probes it took to know."""
+def _given_rate(order: CapacityOrder) -> float | None:
+    """Requests per second to begin with; None where a closed loop has to tell."""
     arrivals = order.profile.arrivals
     if order.from_per_s is not None:
-        return order.from_per_s, 0
+        return order.from_per_s
     if isinstance(arrivals, Constant | Poisson | Gamma):
-        return arrivals.rate_per_s, 0
+        return arrivals.rate_per_s
     if not isinstance(arrivals, Closed):
         raise console.BadInput(f"--from: {arrivals.kind} arrivals have no one rate to begin with; give --from RATE")
-    # Little's law, measured: so many users in flight get so many answers per second.
-    rows = _run(order, run, "closed-loop", order.profile)
+    return None
+
+
+def _closed_rate(order: CapacityOrder, rows: LoadRows) -> float:
+    """Little's law, measured: so many users in flight get so many answers per second. Raises CannotJudge."""
     rate = throughput_per_s(rows)
     if rate <= 0:
         raise console.CannotJudge("no request of the closed-loop test was answered while it ran; give --from RATE")
-    console.say(f"  closed loop, {arrivals.users} users: {rate:.4g} requests/s answered; the first guess")
-    return rate, 1
+    users = getattr(order.profile.arrivals, "users", 0)
+    console.say(f"  closed loop, {users} users: {rate:.4g} requests/s answered; the first guess")
+    return rate
 
 
-def _limits(order: CapacityOrder, guess: float, probes: int) -> SearchLimits:
-    floor = max((o.at_least_per_s or 0.0 for o in order.slo.objectives if isinstance(o, Goodput)), default=0.0)
-    # Below the goodput asked for no rate can meet it, however quick the endpoint: that is no miss to learn from.
-    least = max(guess / _REACH, floor * (1 + order.tolerance))
-    most = order.to_per_s or min(max(guess, least) * _REACH, 10_000.0)
-    if least > most:
-        raise console.BadInput(f"--to: found {most:g}; the SLO's goodput needs more than {floor:g} requests/s")
+def search_limits(order: CapacityOrder, guess: float, probes: int) -> SearchLimits:
+    """Where the search looks, and how long; guess: requests per second to begin with."""
+    highest = order.to_per_s or _MOST_PER_S
+    least = max(min(guess, highest) / _REACH, _floor(order))
+    most = min(max(guess, least) * _REACH, highest) if order.to_per_s is None else highest
     return SearchLimits(
         from_per_s=min(max(guess, least), most),
         least_per_s=least,
@@ -167,6 +198,12 @@ def _limits(order: CapacityOrder, guess: float, probes: int) -> SearchLimits:
         probes=probes,
         tolerance=order.tolerance,
     )
+
+
+def _floor(order: CapacityOrder) -> float:
+    """Below the goodput asked for no rate can meet it, however quick the endpoint: that is no miss to learn from."""
+    goodput = max((o.at_least_per_s or 0.0 for o in order.slo.objectives if isinstance(o, Goodput)), default=0.0)
+    return goodput * (1 + order.tolerance)
 
 
 def needed_requests(slo: Slo) -> int:
@@ -219,20 +256,19 @@ def even_seed(arrivals: OpenLoop, rate_per_s: float, duration_s: float, first: i
 # --- files -----------------------------------------------------------------------------------------------
 
 
-def _run(order: CapacityOrder, run: RunProfile, name: str, profile: LoadProfile) -> LoadRows:
-    path = order.folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(profile.model_dump(mode="json", exclude_none=True), sort_keys=False), "utf8")
-    return run(order.endpoint, path, order.folder / name)
+def curve_files(folder: Path) -> list[Path]:
+    """What a search leaves beside its tests."""
+    return [folder / f"capacity.{kind}" for kind in ("json", "html", "png", "svg")]
 
 
 def _write(order: CapacityOrder, capacity: Capacity) -> None:
-    report, limits_s, result = as_json(order, capacity), latency_limits_s(order.slo), sentence(capacity)
-    write_whole(order.folder / "capacity.json", [json.dumps(report, indent=2).encode() + b"\n"])
-    page = capacity_page(report, capacity, result, limits_s)
-    write_whole(order.folder / "capacity.html", [page.encode()])
+    report, limits_s, told = as_json(order, capacity), latency_limits_s(order.slo), sentence(capacity)
+    in_json, in_html, *drawn = curve_files(order.folder)
+    write_whole(in_json, [json.dumps(report, indent=2).encode() + b"\n"])
+    write_whole(in_html, [capacity_page(report, capacity, told, limits_s).encode()])
     simulated = "SIMULATED: " if order.endpoint.simulated else ""
-    title = console.shorten(f"{simulated}{order.endpoint.model} under {order.slo.name}: {result}", 300)
-    draw_capacity(capacity, title, limits_s, [order.folder / f"capacity.{kind}" for kind in ("png", "svg")])
+    title = console.shorten(f"{simulated}{order.endpoint.model} under {order.slo.name}: {told}", 300)
+    draw_capacity(capacity, title, limits_s, drawn)
 
 
 def latency_limits_s(slo: Slo) -> dict[str, float]:
@@ -280,11 +316,13 @@ def _ms(value_s: float | None) -> str:
 
 def _check(order: CapacityOrder) -> None:
     for option, value in (("--from", order.from_per_s), ("--to", order.to_per_s)):
-        if value is not None and not 0 < value <= 10_000:
+        if value is not None and not 0 < value <= _MOST_PER_S:
             raise console.BadInput(f"{option}: found {value:g}; allowed is above 0 to 10000 requests per second")
     if order.from_per_s is not None and order.to_per_s is not None and order.from_per_s > order.to_per_s:
         raise console.BadInput(f"--from: found {order.from_per_s:g}, above --to {order.to_per_s:g}; give a lower one")
     if not 2 <= order.probes <= 100:
         raise console.BadInput(f"--probes: found {order.probes}; allowed is 2 to 100")
-    if order.folder.exists():
-        raise console.BadInput(f"--out: {order.folder} is there already; give a folder that is not")
+    highest = order.to_per_s or _MOST_PER_S
+    if _floor(order) > highest:
+        asks = f"the SLO's goodput needs a rate of at least {_floor(order):g}"
+        raise console.BadInput(f"--to: found {highest:g} requests per second; {asks}: raise one or lower the other")

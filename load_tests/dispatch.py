@@ -68,7 +68,7 @@ class Dispatch:
         self._in_flight += 1
         self._quiet.clear()
         asked = _Asked(request, index, user, intended_ns, RawStream())
-        self._wire.send(asked.raw, request.body, lambda: self._over(asked, then))
+        self._wire.send(asked.raw, request.body, lambda: self._over(asked, then), request.cancel_after_chunks)
 
     async def quiet(self, limit_s: float) -> None:
         """Wait until nothing is in flight; cut what still is after `limit_s`: rows `incomplete`."""

@@ -140,12 +140,14 @@ class LatencyReport:
     """Requests the schedule had, all workers together; None in a closed loop."""
     unsent: int | None
     """Of those, how many were never sent; None in a closed loop, or when nobody knows."""
+    cancelled: int
+    """Of them, those that were hung up on, as the profile has it. They are in no figure below."""
     in_window: int
     ok: int
     failures: dict[Status, int]
     """Requests in the window by how they ended, without `ok`; only classes that occurred."""
     failed_outside: int
-    """Requests that were not `ok` and were sent outside the window."""
+    """Requests that failed and were sent outside the window."""
     lost: int | None
     """Requests without a row; None when the test was killed and nobody knows."""
     ttft: Summary
@@ -188,7 +190,8 @@ def latency_report(rows: LoadRows) -> LatencyReport:
     phases = steady_state(rows)
     steady = phases if isinstance(phases, Steady) else None
     start_s, end_s = (steady.start_s, steady.end_s) if steady else (0.0, _all_sent(rows))
-    inside = sent_between(rows.records, start_s, end_s)
+    kept = [record for record in rows.records if record.status is not Status.CANCELLED]
+    inside = sent_between(kept, start_s, end_s)
     ok = [record for record in inside if record.status is Status.OK]
     window_s = end_s - start_s
     return LatencyReport(
@@ -198,10 +201,11 @@ def latency_report(rows: LoadRows) -> LatencyReport:
         sent=len(rows.records),
         scheduled=_scheduled(rows),
         unsent=rows.unsent if rows.start.loop == "open" else None,
+        cancelled=len(rows.records) - len(kept),
         in_window=len(inside),
         ok=len(ok),
         failures=dict(Counter(record.status for record in inside if record.status is not Status.OK)),
-        failed_outside=sum(record.status is not Status.OK for record in rows.records) - (len(inside) - len(ok)),
+        failed_outside=sum(record.status is not Status.OK for record in kept) - (len(inside) - len(ok)),
         lost=rows.lost,
         ttft=_summary(ok, lambda record: record.ttft_s),
         ttft_from_intended=_summary(ok, lambda record: record.ttft_from_intended_s),

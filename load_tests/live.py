@@ -12,6 +12,10 @@ import orjson
 from load_tests.arrivals import schedule
 from load_tests.histogram import Histogram
 from load_tests.profiles import LoadProfile
+from load_tests.sse import Status
+
+_NO_FAILURE = {Status.OK.value, Status.CANCELLED.value}
+"""The second as the profile has it."""
 
 
 class _Tail:
@@ -80,7 +84,7 @@ class LiveCount:
             self._start_at_s = row["start_at_s"]
         elif row["kind"] == "request":
             self.ended += 1
-            if row["status"] != "ok":
+            if row["status"] not in _NO_FAILURE:
                 self.failed += 1
             elif row["ttft_s"] is not None:
                 ttft_s.append(row["ttft_s"])

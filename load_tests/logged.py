@@ -124,14 +124,15 @@ def _condition(start: RunStart) -> dict[str, object]:
         "workers": start.workers,
         "started_at": start.started_at,
     }
-    return {**_flat(start.profile), **{key: value for key, value in told.items() if value is not None}}
+    return {**flat(start.profile), **{key: value for key, value in told.items() if value is not None}}
 
 
-def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, object]:
+def flat(value: Mapping[str, Any], before: str = "") -> dict[str, object]:
+    """Nested settings as parameters, `arrivals.rate_per_s` and the like; those that are None are left out."""
     found: dict[str, object] = {}
     for key, inside in value.items():
         if isinstance(inside, Mapping):
-            found |= _flat(inside, f"{before}{key}.")
+            found |= flat(inside, f"{before}{key}.")
         elif inside is not None:
             found[f"{before}{key}"] = inside
     return found

@@ -169,7 +169,7 @@ class ClosedLoop:
 
     def _answered(self, user: _User, raw: RawStream) -> None:
         pause_ns = self._think_ns
-        if raw.ending is not Ending.WHOLE:
+        if raw.ending not in (Ending.WHOLE, Ending.CANCELLED):
             pause_ns = max(pause_ns, round(PAUSE_AFTER_FAILURE_S * 1e9))
         ready_ns = raw.ended_ns + pause_ns
         left_s = (ready_ns - perf_counter_ns()) / 1e9

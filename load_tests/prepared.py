@@ -19,3 +19,5 @@ class PreparedRequest:
     """What a whole answer has to fit; None where that is not asked. The same object for all requests of a stage."""
     case: Case | None = None
     """The question with its known answer, where answers are to be scored."""
+    cancel_after_chunks: int | None = None
+    """Hang up on the answer after so many content chunks; None: read it to its end."""

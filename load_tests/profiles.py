@@ -95,6 +95,8 @@ class LoadProfile(Strict):
     """Longest a request may take from sending to its last byte."""
     cancel_after_chunks: Annotated[int, Field(ge=1)] | None = None
     """Hang up after so many content chunks, as people do who have seen enough; None: read every answer to its end."""
+    cancel_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the requests, drawn by the seed, that are hung up on so. They load the endpoint and are in no figure."""
     warmup_requests: Annotated[int, Field(ge=0, le=100)] = len(Stage)
     """Sent one by one before the test and not measured: one per stage lets the engine compile each answer schema."""
     drain_s: Annotated[int, Field(ge=0, le=3600)] = 30
@@ -114,6 +116,8 @@ class LoadProfile(Strict):
     def _one_limit(self) -> LoadProfile:
         if self.max_tokens is not None and isinstance(self.workload, SyntheticWorkload):
             raise ValueError("max_tokens: a synthetic workload has output_tokens; leave max_tokens out")
+        if self.cancel_after_chunks is None and self.cancel_share != 1:
+            raise ValueError("cancel_share: says how many to cancel but not when; give cancel_after_chunks, too")
         return self
 
 

@@ -215,6 +215,7 @@ def metrics(report: LatencyReport) -> dict[str, float]:
         "requests_sent": report.sent,
         "requests_scheduled": report.scheduled,
         "requests_lost": report.lost,
+        "requests_cancelled": report.cancelled,
         "requests_in_window": report.in_window,
         "requests_ok": report.ok,
         "requests_failed": report.in_window - report.ok,
@@ -316,6 +317,8 @@ def _throughput(report: LatencyReport) -> str:
         f"{report.sent} requests sent, {report.ok} of {report.in_window} in the window ok; "
         f"{report.requests_per_s:.2f} requests/s, {report.output_tokens_per_s:.1f} output tokens/s"
     )
+    if report.cancelled:
+        told += f"; {report.cancelled} were hung up on, as the profile has it, and are in no figure"
     if report.tokens_per_chunk is not None:
         told += f", {report.tokens_per_chunk:.2f} tokens per chunk"
     if report.finish_reasons:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from load_tests.arrivals import Closed
 from load_tests.baseline import MARGIN_PERCENT, Comparison, Margins, compare_runs, refuse_incomparable
 from load_tests.calibrate import Calibration, error_bars, this_machines
 from load_tests.headless import run_locust
+from load_tests.keeping import Keeping
 from load_tests.latency import LatencyReport, latency_report
 from load_tests.page import write_page
 from load_tests.phases import window_of
@@ -134,7 +135,7 @@ def run(
     write_whole(folder.report_json, [json.dumps(document, indent=2).encode() + b"\n"])
     write_whole(folder.report_md, ["\n".join([markdown(report), *in_markdown]).encode()])
     write_page(folder, document, rows, server, judged.slo, calibration)
-    kept = _Keeping()
+    kept = Keeping()
     kept.do(lambda: _write_verdicts(asked, judged, in_markdown))
     if log_to_mlflow and ended.whole:
         kept.do(lambda: document.update(mlflow=_log(folder, rows, report, server, judged)))
@@ -148,22 +149,6 @@ def run(
     if judged.not_compared and judged.exit_code is console.ExitCode.NOT_JUDGED:
         raise console.CannotJudge(judged.not_compared)
     raise typer.Exit(judged.exit_code or kept.exit_code)
-
-
-class _Keeping:
-    """What is done with a verdict once it is reached. A store that is down must not cost the verdict."""
-
-    def __init__(self) -> None:
-        self.exit_code = console.ExitCode.DONE
-        """Of the first thing that failed."""
-
-    def do(self, keep: Callable[[], None]) -> None:
-        """Tells what fails, and goes on."""
-        try:
-            keep()
-        except console.PlumblineError as error:
-            console.say(f"error: {error}")
-            self.exit_code = self.exit_code or error.exit_code
 
 
 def _asked(
@@ -272,5 +257,8 @@ def _refuse_unjudgeable(report: LatencyReport) -> None:
     if report.lost is None or report.lost > 0:
         raise console.CannotJudge(f"rows are missing ({report.lost or 'unknown how many'}): the figures are partial")
     if not report.ok:
+        if report.cancelled == report.sent > 0:
+            told = f"all {report.sent} requests were hung up on, as the profile has it: none is left to measure"
+            raise console.CannotJudge(f"{told}; give a cancel_share below 1")
         classes = ", ".join(f"{status} {count}" for status, count in sorted(report.failures.items()))
         raise console.CannotJudge(f"no request of {report.in_window} succeeded ({classes or 'none was sent'})")

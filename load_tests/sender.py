@@ -62,11 +62,7 @@ class Test:
         self._plan, self._place, self._lines, self._scoring = plan, place, lines, scoring
         self._rows = RowFile(place.rows)
         profile = plan.profile
-        self._wire = Wire(
-            plan.endpoint,
-            request_timeout_s=profile.request_timeout_s,
-            cancel_after_chunks=profile.cancel_after_chunks,
-        )
+        self._wire = Wire(plan.endpoint, request_timeout_s=profile.request_timeout_s)
         self._dispatch = Dispatch(
             self._wire,
             self._rows,

@@ -39,10 +39,9 @@ Ended = Callable[[], None]
 class Wire:
     """Connections to one endpoint; made on a running event loop and used by it alone."""
 
-    def __init__(self, endpoint: Endpoint, *, request_timeout_s: float, cancel_after_chunks: int | None = None) -> None:
-        """cancel_after_chunks: hang up after so many content chunks; None: read each answer to its end."""
+    def __init__(self, endpoint: Endpoint, *, request_timeout_s: float) -> None:
         url = urlsplit(endpoint.base_url)
-        self.timeout_s, self.cancel_after_chunks = request_timeout_s, cancel_after_chunks
+        self.timeout_s = request_timeout_s
         # Once: to make one takes some 30 ms, in which no packet is stamped.
         self._tls = ssl.create_default_context() if url.scheme == "https" else None
         self._host, self._port = url.hostname or "", url.port or (443 if self._tls else 80)
@@ -58,10 +57,14 @@ class Wire:
         self._in_flight: set[_Exchange] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 
-    def send(self, raw: RawStream, body: bytes, ended: Ended) -> None:
-        """Send one request and stamp its answer into `raw`; `ended` is called once when it has ended, by any way."""
+    def send(self, raw: RawStream, body: bytes, ended: Ended, cancel_after_chunks: int | None = None) -> None:
+        """Send one request and stamp its answer into `raw`; `ended` is called once when it has ended, by any way.
+
+        cancel_after_chunks: hang up after so many content chunks; None: read the answer to its end.
+        """
         raw.sent_ns = perf_counter_ns()
-        exchange = _Exchange(self, raw, b"%s%d\r\n\r\n%s" % (self._head, len(body), body), ended)
+        request = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
+        exchange = _Exchange(self, raw, request, ended, cancel_after_chunks)
         self._in_flight.add(exchange)
         exchange.timer = self._loop.call_later(self.timeout_s, exchange.timed_out)
         if connection := self._warm():
@@ -71,11 +74,11 @@ class Wire:
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
 
-    async def fill(self, raw: RawStream, body: bytes) -> None:
+    async def fill(self, raw: RawStream, body: bytes, cancel_after_chunks: int | None = None) -> None:
         """Send one request and wait for its end."""
         over = self._loop.create_future()
         # Cancelled (Ctrl-C), it is done already when the wire's end ends the request.
-        self.send(raw, body, lambda: None if over.done() else over.set_result(None))
+        self.send(raw, body, lambda: None if over.done() else over.set_result(None), cancel_after_chunks)
         await over
 
     def stop(self) -> None:
@@ -128,18 +131,14 @@ class Wire:
 class _Exchange:
     """One request on its way."""
 
-    __slots__ = ("_ended", "_wire", "connection", "done", "raw", "request", "timer")
+    __slots__ = ("_ended", "_wire", "cancel_after_chunks", "connection", "done", "raw", "request", "timer")
 
-    def __init__(self, wire: Wire, raw: RawStream, request: bytes, ended: Ended) -> None:
+    def __init__(self, wire: Wire, raw: RawStream, request: bytes, ended: Ended, cancel_after: int | None) -> None:
         self._wire, self.raw, self.request, self._ended = wire, raw, request, ended
+        self.cancel_after_chunks = cancel_after
         self.timer: asyncio.TimerHandle | None = None
         self.connection: _Connection | None = None
         self.done = False
-
-    @property
-    def cancel_after_chunks(self) -> int | None:
-        """Content chunks after which to hang up."""
-        return self._wire.cancel_after_chunks
 
     def timed_out(self) -> None:
         """Its time is over."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -50,14 +51,17 @@ class LoadPlan:
     def request_for(self, user: int, turn: int) -> PreparedRequest:
         """Closed loop: each user walks through all requests in order and starts one further than the one before it."""
         if self.synthetic:
-            return self.synthetic.request(_CLOSED, user, turn)
-        return self.requests[(user + turn) % len(self.requests)]
+            return self._cancelled(self.synthetic.request(_CLOSED, user, turn), user, turn)
+        return self._cancelled(self.requests[(user + turn) % len(self.requests)], user, turn)
 
     def request_at(self, index: int) -> PreparedRequest:
         """Open loop: the request at a place of the schedule, from the seed and the place alone.
 
         All requests come once, in an order drawn by the seed, before any comes again in another one.
         """
+        return self._cancelled(self._asked_at(index), index)
+
+    def _asked_at(self, index: int) -> PreparedRequest:
         number = index if self.recorded is None else self.recorded[index]
         if self.synthetic:
             return self.synthetic.request(_OPEN, number)
@@ -65,6 +69,13 @@ class LoadPlan:
             return self.requests[number]
         turn, place = divmod(index, len(self.requests))
         return self.requests[_order(len(self.requests), self.profile.seed, turn)[place]]
+
+    def _cancelled(self, request: PreparedRequest, *place: int) -> PreparedRequest:
+        """The request, to be hung up on if its place in the test is drawn."""
+        after = self.profile.cancel_after_chunks
+        if after is None or _share_of(self.profile.seed, *place) >= self.profile.cancel_share:
+            return request
+        return replace(request, cancel_after_chunks=after)
 
 
 def plan_load(profile: LoadProfile, endpoint: Endpoint) -> LoadPlan:
@@ -138,6 +149,12 @@ def _recorded(profile: LoadProfile, requests: int | None) -> tuple[int, ...] | N
             f"numbered from 0: add pipelines or cases, or leave the column out"
         )
     return tuple(found.tolist())
+
+
+def _share_of(*place: int) -> float:
+    """A number in [0, 1) that looks random and is the same for the same place, on whichever worker."""
+    told = f"{_STREAM} cancel {place}".encode()
+    return int.from_bytes(blake2b(told, digest_size=6).digest(), "big") / 2**48
 
 
 @lru_cache(maxsize=64)

@@ -20,19 +20,25 @@ from load_tests.capacity import Ask, Capacity, Probe
 from load_tests.capacity_command import (
     CapacityOrder,
     as_json,
+    curve_files,
     even_seed,
     find_capacity,
     latency_limits_s,
     needed_requests,
     print_capacity,
     refuse_unfound,
+    search_limits,
     sentence,
 )
+from load_tests.capacity_command import asked as ordered
+from load_tests.capacity_folder import CapacityFolder
+from load_tests.capacity_logged import log_capacity, series
 from load_tests.capacity_page import capacity_page
 from load_tests.capacity_probe import probe_of
 from load_tests.plots import draw_capacity
 from load_tests.profiles import LoadProfile
-from load_tests.rows import LoadRows
+from load_tests.rows import LoadRows, write_parquet
+from load_tests.run_folder import RunFolder
 from load_tests.slo_file import Slo
 from load_tests.sse import Status
 from serving.endpoint import Endpoint
@@ -222,6 +228,115 @@ def test_an_order_that_cannot_be_is_refused_before_anything_is_sent(tmp_path: Pa
     for number, (changes, named) in enumerate(refused):
         with pytest.raises(BadInput, match=named):
             find_capacity(order(tmp_path, **{"folder": tmp_path / str(number), **changes}), run, window_of)
+        assert not (tmp_path / str(number)).exists()
+
+
+def test_a_first_guess_above_the_highest_rate_begins_at_that() -> None:
+    far = order(Path("nowhere"), profile=cast(LoadProfile, Profile(arrivals=Poisson(rate_per_s=5000.0))), to_per_s=3.0)
+    limits = search_limits(far, 5000.0, 8)
+    assert (limits.from_per_s, limits.most_per_s) == (3.0, 3.0)
+    assert limits.least_per_s < 0.01
+
+
+# --- stopped and gone on with ----------------------------------------------------------------------------
+
+
+class Prober:
+    """Runs tests as the command does, rows on disk, and is interrupted in one of them."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.run: list[str] = []
+        self._stop_at = stop_at
+
+    def __call__(self, endpoint: Endpoint, path: Path, folder: Path) -> LoadRows:
+        self.run.append(folder.name)
+        where = RunFolder.create(folder)
+        if len(self.run) == self._stop_at:
+            where.rows(0).write_text("{}\n")
+            raise KeyboardInterrupt
+        rows = run(endpoint, path, folder)
+        write_parquet(rows, where.parquet)
+        return rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arrivals", [Poisson(rate_per_s=60.0), Closed(users=8)], ids=["open", "closed guess"])
+def test_a_stopped_search_leaves_its_curve_and_goes_on_where_it_was(tmp_path: Path, arrivals: Arrivals) -> None:
+    profile = cast(LoadProfile, Profile(arrivals=arrivals))
+    whole = find_capacity(order(tmp_path / "whole", profile=profile), run, window_of)
+    asked = order(tmp_path, profile=profile)
+    with pytest.raises(KeyboardInterrupt):
+        find_capacity(asked, Prober(stop_at=3), window_of)
+    told = json.loads((asked.folder / "capacity.json").read_text("utf8"))
+    assert (told["found"], told["why"]) == (False, "stopped by the user")
+    before = len(told["probes"])
+    assert before == (2 if isinstance(arrivals, Poisson) else 1)
+    again = Prober()
+    assert find_capacity(replace(asked, resume=True), again, window_of) == whole
+    assert again.run[0] == f"probe-{before + 1}"
+    assert len(again.run) == len(whole.probes) - before
+    aside = asked.folder / f"probe-{before + 1}.cut-1"
+    assert (aside / "rows-0.jsonl").read_text() == "{}\n"
+    assert json.loads((asked.folder / "capacity.json").read_text("utf8"))["found"] == whole.found
+
+
+@pytest.mark.slow
+def test_an_ended_search_goes_on_with_more_probes(tmp_path: Path) -> None:
+    few = find_capacity(order(tmp_path, probes=2), Prober(), window_of)
+    more = Prober()
+    found = find_capacity(order(tmp_path, probes=8, resume=True), more, window_of)
+    assert found.probes[:2] == few.probes
+    assert more.run == [f"probe-{number}" for number in range(3, len(found.probes) + 1)]
+
+
+def test_a_search_goes_on_only_with_what_was_asked(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="holds no capacity search"):
+        find_capacity(order(tmp_path, resume=True), run, window_of)
+    CapacityFolder.create(tmp_path / "found", ordered(order(tmp_path)))
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"slo": slo({**TTFT, "at_most_ms": 400})}, "slo: was "),
+        ({"profile": cast(LoadProfile, Profile(seed=8))}, "profile: was "),
+        ({"to_per_s": 500.0}, "to_per_s: was null, now 500"),
+    ]
+    for changes, named in refused:
+        with pytest.raises(BadInput, match=named):
+            find_capacity(order(tmp_path, resume=True, **changes), run, window_of)
+    (tmp_path / "found" / "order.json").write_text("[1, 2")
+    with pytest.raises(BadInput, match=r"order.json: cannot be read"):
+        find_capacity(order(tmp_path, resume=True), run, window_of)
+
+
+# --- MLflow ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_search_is_one_mlflow_run_with_its_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import MlflowClient
+
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    asked = order(tmp_path)
+    found = find_capacity(asked, run, window_of)
+    logged = log_capacity(ordered(asked), found, curve_files(asked.folder))
+    client = MlflowClient(tracking_uri=store)
+    kept = client.get_run(logged.run_id)
+    assert kept.data.metrics["capacity_per_s"] == pytest.approx(found.rate_per_s)
+    assert kept.data.metrics["probes_measured"] == len(found.probes)
+    assert (kept.data.params["profile.arrivals.kind"], kept.data.tags["simulated"]) == ("poisson", "true")
+    rates = client.get_metric_history(logged.run_id, "probe_rate_per_s")
+    assert [(one.step, one.value) for one in rates] == [(n, p.rate_per_s) for n, p in enumerate(found.probes, 1)]
+    assert {file.path for file in client.list_artifacts(logged.run_id)} == {
+        "capacity.json", "capacity.html", "capacity.png", "capacity.svg",
+    }  # fmt: skip
+
+
+def test_probes_without_a_value_are_left_out_of_its_course() -> None:
+    probe = made_capacity(found=True, met=True).probes[0]
+    failed = replace(probe, latencies_s={"ttft": {95.0: None, 50.0: 0.1}}, throughput_per_s=None)
+    found = series([probe, failed], at_ms=1)
+    assert [point.step for point in found["probe_throughput_per_s"]] == [1]
+    assert [(point.step, point.value) for point in found["probe_ttft_s_p50"]] == [(2, 0.1)]
+    assert "probe_ttft_s_p95" not in found
 
 
 @pytest.mark.slow

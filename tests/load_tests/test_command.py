@@ -260,6 +260,23 @@ def test_run_is_logged_to_mlflow_with_its_files(tmp_path: Path, start_simulator:
     }  # fmt: skip
 
 
+def test_share_that_hangs_up_loads_the_endpoint_and_is_no_error(tmp_path: Path, start_simulator: Start) -> None:
+    base_url = start_simulator(ttft_ms=100, itl_ms=5, output_tokens=40)
+    slo = write_slo(tmp_path, {"metric": "error_rate", "at_most": 0.1})
+    hung_up = {"cancel_after_chunks": 2, "cancel_share": 0.4}
+    profile = write_profile(tmp_path, arrivals=constant(30), workload=SYNTHETIC, duration_s=4, **hung_up)
+    ran = load_test(profile, "--slo", slo, "--base-url", base_url, "--out", tmp_path / "run", "--json", "--no-mlflow")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert 30 < told["cancelled"] < 66  # 48 of 120 expected
+    assert (told["sent"], told["failures"]) == (120, {})
+    assert "were hung up on, as the profile has it" in ran.stderr
+    every = write_profile(tmp_path, arrivals=constant(30), workload=SYNTHETIC, cancel_after_chunks=2)
+    ran = load_test(every, "--base-url", base_url, "--out", tmp_path / "all", "--no-mlflow")
+    assert ran.returncode == 3
+    assert "give a cancel_share below 1" in ran.stderr
+
+
 def test_store_that_is_down_does_not_cost_the_verdict(tmp_path: Path, start_simulator: Start) -> None:
     base_url = start_simulator(ttft_ms=100, itl_ms=1, output_tokens=8)
     slo = write_slo(tmp_path, {"metric": "ttft", "percentile": 50, "at_most_ms": 10})
@@ -381,6 +398,49 @@ def test_calibration_is_kept_and_told_with_a_later_run(tmp_path: Path, start_sim
     assert (bars["rate_per_s"], bars["ttft_error_p50_s"]) == (20, step["ttft_error"]["p50_s"])
 
 
+def test_stopped_capacity_search_goes_on_and_ends_in_one_mlflow_run(tmp_path: Path, start_simulator: Start) -> None:
+    from mlflow.tracking import MlflowClient
+
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    base_url = start_simulator(ttft_ms=200, itl_ms=1, output_tokens=10)
+    profile = write_profile(tmp_path, arrivals=constant(20), duration_s=3, workload=SYNTHETIC)
+    slo = write_slo(tmp_path, {"metric": "ttft", "percentile": 50, "at_most_ms": 400})
+    folder = tmp_path / "found"
+    asked: list[str | Path] = [
+        "capacity",
+        "--slo",
+        slo,
+        "--profile",
+        profile,
+        "--to",
+        "30",
+        "--probes",
+        "2",
+        "--base-url",
+        base_url,
+    ]
+    argv = [sys.executable, "-m", "load_tests", *map(str, asked), "--out", str(folder)]
+    running = subprocess.Popen(argv, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    while not (folder / "probe-2" / "rows-0.jsonl").exists():
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130, told
+    assert f"--resume --out {folder}" in told
+    assert len(json.loads((folder / "capacity.json").read_text())["probes"]) == 1
+    ran = load_tests(*asked, "--resume", "--out", folder, "--json", MLFLOW_TRACKING_URI=store)
+    assert ran.returncode == 3, ran.stderr  # 30/s, the highest that was to be tried, is met
+    assert "probe-1: is there already" in ran.stderr
+    assert "probe-2: was cut" in ran.stderr
+    assert [probe["rate_per_s"] for probe in json.loads(ran.stdout)["probes"]] == [20, 30]
+    client = MlflowClient(tracking_uri=store)
+    experiment = client.get_experiment_by_name("plumbline-load")
+    assert experiment is not None
+    (kept,) = client.search_runs([experiment.experiment_id])
+    assert kept.data.metrics["probes_measured"] == 2
+
+
 def test_capacity_brackets_the_knee_and_leaves_its_curve(tmp_path: Path, start_simulator: Start) -> None:
     """Twenty slots of 200 + 9 x 20 ms: 52.6 requests a second; few and short probes, so a wide bracket is enough."""
     base_url = start_simulator(ttft_ms=200, itl_ms=20, output_tokens=10, max_running=20)
@@ -390,7 +450,8 @@ def test_capacity_brackets_the_knee_and_leaves_its_curve(tmp_path: Path, start_s
     )  # fmt: skip
     slo = write_slo(tmp_path, {"metric": "ttft", "percentile": 90, "at_most_ms": 400})
     where: list[str | Path] = ["--base-url", base_url, "--out", tmp_path / "found"]
-    ran = load_tests("capacity", "--slo", slo, "--profile", profile, "--probes", "5", *where, "--json")
+    more = ["--probes", "5", "--json", "--no-mlflow"]
+    ran = load_tests("capacity", "--slo", slo, "--profile", profile, *more, *where)
     assert ran.returncode in {0, 3}, ran.stderr  # five probes may end before it is sure
     told = json.loads(ran.stdout)
     assert 44 < told["capacity_per_s"] < 56

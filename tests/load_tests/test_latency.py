@@ -252,6 +252,14 @@ def test_stages_are_told_apart() -> None:
     assert [one.ttft.percentiles[50] for one in report.stages] == pytest.approx([0.1, 0.5])
 
 
+def test_requests_hung_up_on_are_counted_and_in_no_figure() -> None:
+    cut = record(3, status=Status.CANCELLED, ttft_s=9.0)
+    report = latency_report(rows(record(0), record(1), record(2), cut))
+    assert (report.sent, report.cancelled, report.in_window, report.ok) == (4, 1, 3, 3)
+    assert (report.failures, report.failed_outside) == ({}, 0)
+    assert report.ttft.n == 3
+
+
 def test_killed_test_is_reported_up_to_its_last_row() -> None:
     found = rows(record(0), record(1))
     report = latency_report(replace(found, ends=(None,)))

@@ -88,6 +88,8 @@ def test_synthetic_workload_is_read(tmp_path: Path) -> None:
         ({"workload": {"kind": "synthetic", "prompt_tokens": 9, "output_tokens": 1}, "max_tokens": 3}, "max_tokens"),
         ({"arrivals": {"kind": "poisson"}}, "rate_per_s"),
         ({"duration_s": 0}, "duration_s"),
+        ({"cancel_share": 0.5}, "cancel_share: says how many to cancel but not when"),
+        ({"cancel_after_chunks": 1, "cancel_share": 0}, "cancel_share"),
         ({"seed": -1}, "seed"),
         ({"processes": 1000}, "processes"),
         ({"colour": "red"}, "colour"),

@@ -218,6 +218,17 @@ def test_a_run_is_judged_over_its_steady_window() -> None:
     assert "SIMULATED" in judge_run(slo(P95), rows, (10.0, 50.0)).because
 
 
+def test_requests_hung_up_on_as_the_profile_has_it_are_neither_good_nor_errors() -> None:
+    """Known wrong: counted as failures they are slower than any limit, and a fifth of all misses every p95."""
+    cut = {"status": Status.CANCELLED, "ttft_s": 9.0}
+    made = [made_record(i, sent_ns=i * NS // 2, **(cut if i % 5 == 0 else {"ttft_s": 0.1})) for i in range(500)]
+    asked = slo(P95, {"metric": "error_rate", "at_most": 0.05})
+    found = judge_run(asked, made_rows(made), (0.0, 250.0))
+    assert (found.status, found.requests) == ("met", 400)
+    failed = [replace(one, status=Status.TIMEOUT) if one.status is Status.CANCELLED else one for one in made]
+    assert judge_run(asked, made_rows(failed), (0.0, 250.0)).status == "missed"
+
+
 def test_without_steady_state_nothing_is_judged() -> None:
     found = judge_run(slo(P95), run(), None, "requests in flight grew from 3 to 80")
     assert (found.status, found.exit_code) == ("invalid", ExitCode.NOT_JUDGED)

@@ -87,10 +87,10 @@ def ask(target: Endpoint, *, timeout_s: float = 5.0, cancel_after: int | None = 
     """The last of `times` requests, one after the other on one wire."""
 
     async def run() -> RequestRecord:
-        wire = Wire(target, request_timeout_s=timeout_s, cancel_after_chunks=cancel_after)
+        wire = Wire(target, request_timeout_s=timeout_s)
         for _ in range(times):
             raw = RawStream()
-            await asyncio.wait_for(wire.fill(raw, b"{}"), timeout_s + 5)
+            await asyncio.wait_for(wire.fill(raw, b"{}", cancel_after), timeout_s + 5)
         wire.close()
         return row_of(raw)
 
@@ -268,11 +268,9 @@ def test_server_sees_that_a_request_was_cancelled(start_simulator: Start) -> Non
     body = b'{"model":"plumbline-simulator","messages":[{"role":"user","content":"a b"}],"stream":true}'
 
     async def run() -> tuple[RawStream, bytes]:
-        wire = Wire(
-            Endpoint(base_url, "plumbline-simulator", SecretStr("k")), request_timeout_s=5, cancel_after_chunks=4
-        )
+        wire = Wire(Endpoint(base_url, "plumbline-simulator", SecretStr("k")), request_timeout_s=5)
         raw = RawStream()
-        await wire.fill(raw, body)
+        await wire.fill(raw, body, cancel_after_chunks=4)
         port = int(base_url.rpartition(":")[2].partition("/")[0])
         for _ in range(50):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -87,6 +87,20 @@ def test_request_at_a_place_does_not_depend_on_what_was_asked_for_before() -> No
     assert [two.request_at(index) for index in range(30)] == [one.request_at(index) for index in range(30)]
 
 
+@pytest.mark.parametrize("workload", [agents(), synthetic()], ids=["agents", "synthetic"])
+def test_share_that_is_hung_up_on_is_drawn_by_seed_and_place(workload: dict[str, Any]) -> None:
+    changes: dict[str, Any] = {"cancel_after_chunks": 3, "cancel_share": 0.25}
+    one, two, other = (plan_load(profile(workload, seed=seed, **changes), SIMULATED) for seed in (3, 3, 4))
+    drawn = [plan.request_at(index).cancel_after_chunks for plan in (one, two, other) for index in range(400)]
+    assert drawn[:400] == drawn[400:800] != drawn[800:]
+    assert set(drawn) == {3, None}
+    assert 70 < drawn[:400].count(3) < 130  # 100 expected, 8.7 one standard deviation
+    closed = [one.request_for(user, turn).cancel_after_chunks for user in range(20) for turn in range(20)]
+    assert 70 < closed.count(3) < 130
+    every = plan_load(profile(workload, cancel_after_chunks=3), SIMULATED)
+    assert {every.request_at(index).cancel_after_chunks for index in range(20)} == {3}
+
+
 def test_cases_bring_their_stage_schema_and_with_score_themselves() -> None:
     plain, scored = (plan_load(profile(agents(score=score)), SIMULATED).requests for score in (False, True))
     assert {request.stage for request in plain} == set(Stage)
