@@ -13,9 +13,10 @@ from evals import page
 from evals.gate_rules import HEADLINE
 from evals.leaderboard import SIMULATED, sentences
 from evals.results import Comparison, Results, load_results
-from evals.run_folder import RunFolder, write_whole
+from evals.run_folder import RunFolder
 from evals.sample import Sample
 from evals.scoring import read_samples, scores
+from evals.whole_file import write_whole
 
 REPORT_FILE = "report.html"
 WORST_PER_VARIANT = 20

@@ -29,6 +29,7 @@ from evals.case import Case
 from evals.case_file import CaseFile
 from evals.plan import FORMAT, Plan
 from evals.sample import Sample
+from evals.whole_file import write_whole
 
 OnDamage = Callable[[int, str], None]
 """Gets a line's number and what is wrong with it."""
@@ -109,19 +110,6 @@ def _read_plan(path: Path, text: bytes) -> Plan:
         raise BadInput(f"{path}: is not JSON: {shorten(str(error))}") from None
     except ValidationError as error:
         raise BadInput(describe(error, Plan, str(path))) from None
-
-
-def write_whole(path: Path, lines: Iterable[bytes]) -> None:
-    """Write a file all or not at all. Raises OSError."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # --- reading samples -------------------------------------------------------------------------------------

@@ -26,11 +26,12 @@ from agents.answers import AnswerForm
 from agents.requests import Labels
 from console import BadInput, CannotJudge, shorten
 from evals.case import Case
-from evals.run_folder import RunFolder, misplaced, write_whole
+from evals.run_folder import RunFolder, misplaced
 from evals.sample import Sample
 from evals.score import Score
 from evals.score_table import ScoreTable
 from evals.scorers import SCORER_NAMES, Answered, score_all
+from evals.whole_file import write_whole
 
 _ONE_PROCESS = 4_000
 """Up to so many samples a second process would cost more to start than it saves."""

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-from statsmodels.stats.proportion import proportion_confint
 
 CONFIDENCE = 0.95
 # Below this a variance is the rounding of equal numbers.
@@ -131,6 +130,9 @@ def _degrees_of_freedom(sizes: NDArray[np.float64]) -> float:
 
 
 def _wilson(mean: float, effective_n: float, quantile: float) -> tuple[float, float]:
+    # Imported where it is used: it brings scipy.stats and pandas, 1.4 s that a load test need not spend.
+    from statsmodels.stats.proportion import proportion_confint
+
     alpha = 2 * float(special.ndtr(-quantile))
     low, high = proportion_confint(mean * effective_n, effective_n, alpha=alpha, method="wilson")
     # Where a bound is 0 or 1 the formula misses it by a rounding, and may step over the mean.

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from console import BadInput, say, shorten
-from evals.run_folder import write_whole
+from evals.whole_file import write_whole
 from load_tests.profiles import LoadProfile
 from load_tests.rows import LoadRows, read_parquet
 from load_tests.run_folder import RunFolder

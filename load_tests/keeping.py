@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import console
+
+T = TypeVar("T")
 
 
 class Keeping:
@@ -14,10 +17,17 @@ class Keeping:
         self.exit_code = console.ExitCode.DONE
         """Of the first that failed."""
 
-    def do(self, keep: Callable[[], object]) -> None:
-        """One thing; a PlumblineError of it is told."""
+    def do(self, keep: Callable[[], T]) -> T | None:
+        """One thing and what it gives; a PlumblineError or OSError of it is told, and then it gives None."""
         try:
-            keep()
+            return keep()
         except console.PlumblineError as error:
-            console.say(f"error: {error}")
-            self.exit_code = self.exit_code or error.exit_code
+            self._failed(str(error), error.exit_code)
+        except OSError as error:
+            told = f"{error.filename or 'a file'}: cannot be written ({error.strerror or error})"
+            self._failed(told, console.ExitCode.NOT_JUDGED)
+        return None
+
+    def _failed(self, told: str, code: console.ExitCode) -> None:
+        console.say(f"error: {told}")
+        self.exit_code = self.exit_code or code

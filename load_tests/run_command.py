@@ -14,7 +14,7 @@ import typer
 
 import console
 from evals.markup import check_target, write_file
-from evals.run_folder import write_whole
+from evals.whole_file import write_whole
 from load_tests import verdict
 from load_tests.arrivals import Closed
 from load_tests.baseline import MARGIN_PERCENT, Comparison, Margins, compare_runs, refuse_incomparable
@@ -118,11 +118,11 @@ def run(
     scraper = Scraper(plan.endpoint.base_url, folder.server)
     scraper.start()
     ended = run_locust(plan, profile, folder)
-    scraped = scraper.stop()
+    kept = Keeping()
+    scraped = kept.do(scraper.stop)
     if not folder.started:
         ended.refuse_unless_whole()
     rows = read_run(folder.path)
-    write_parquet(rows, folder.parquet)
     report = latency_report(rows)
     print_report(report)
     server = server_report(folder.server, rows) if scraped else None
@@ -132,10 +132,10 @@ def run(
     calibration = this_machines()
     document = _document(report, server, judged, wanted, calibration)
     in_markdown = [verdict.markdown(one) for one in judged.all]
-    write_whole(folder.report_json, [json.dumps(document, indent=2).encode() + b"\n"])
-    write_whole(folder.report_md, ["\n".join([markdown(report), *in_markdown]).encode()])
-    write_page(folder, document, rows, server, judged.slo, calibration)
-    kept = Keeping()
+    kept.do(lambda: write_parquet(rows, folder.parquet))
+    kept.do(lambda: write_whole(folder.report_json, [json.dumps(document, indent=2).encode() + b"\n"]))
+    kept.do(lambda: write_whole(folder.report_md, ["\n".join([markdown(report), *in_markdown]).encode()]))
+    kept.do(lambda: write_page(folder, document, rows, server, judged.slo, calibration))
     kept.do(lambda: _write_verdicts(asked, judged, in_markdown))
     if log_to_mlflow and ended.whole:
         kept.do(lambda: document.update(mlflow=_log(folder, rows, report, server, judged)))

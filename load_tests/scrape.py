@@ -28,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from console import BadInput, say, shorten
 from load_tests.gpu import Gpus, find_gpus
+from load_tests.parquet import table_of
 from serving.endpoint import is_loopback, origin_of
 
 GAUGES = {
@@ -326,7 +327,7 @@ def write_scraped(scraped: Scraped, path: Path) -> None:
     told = {key: value for key, value in asdict(scraped).items() if key != "lines"}
     schema = pa.schema(columns, metadata={METADATA_KEY: orjson.dumps(told)})
     part = path.with_name(f"{path.name}.part")
-    pq.write_table(pa.Table.from_pylist(scraped.lines, schema=schema), part, compression="zstd")
+    pq.write_table(table_of(scraped.lines, schema), part, compression="zstd")
     part.replace(path)
 
 

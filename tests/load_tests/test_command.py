@@ -381,6 +381,20 @@ def test_locust_process_never_imports_mlflow_or_numpy() -> None:
     assert (ran.stdout.strip(), ran.returncode) == ("[]", 0), ran.stderr
 
 
+def test_report_of_a_test_without_an_slo_costs_neither_pandas_nor_scipy_stats(tmp_path: Path) -> None:
+    """1.9 s and 100 MB on top of every test."""
+    told = (
+        "import sys\nfrom pathlib import Path\nfrom load_tests.run_command import latency_report, write_parquet\n"
+        "from tests.load_tests.made_load import made_record, made_rows\n"
+        "rows = made_rows([made_record(i, sent_ns=i * 10**8) for i in range(500)], stop_s=50.0)\n"
+        f"latency_report(rows), write_parquet(rows, Path({str(tmp_path / 'x.parquet')!r}))\n"
+        "print([n for n in ('pandas', 'scipy.stats', 'mlflow') if n in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ran.stdout.strip(), ran.returncode) == ("[]", 0), ran.stderr
+    assert len(read_parquet(tmp_path / "x.parquet").records) == 500
+
+
 def test_calibration_is_kept_and_told_with_a_later_run(tmp_path: Path, start_simulator: Start) -> None:
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
     arguments: list[str | Path] = ["--rate", "20", "--duration-s", "3", "--out", tmp_path / "calibration", "--json"]

@@ -18,9 +18,11 @@ from load_tests.phases import (
     mser,
     steady_state,
     steady_window,
+    theil_sen,
     trend_p,
     window_of,
 )
+from load_tests.phases import _ranks as ranked
 from tests.load_tests.made_load import made_record, made_rows
 
 Floats = NDArray[np.float64]
@@ -196,6 +198,20 @@ def test_trend_test_of_a_known_series() -> None:
     assert trend_p(np.linspace(1, 10, 10)) == pytest.approx(8.3e-5, rel=0.01)
     assert trend_p(np.ones(10)) == 1.0
     assert trend_p(np.array([1.0, 2] * 10)) > 0.5
+
+
+@given(st.lists(st.integers(-5, 5).map(float), min_size=2, max_size=30))
+def test_slope_is_scipys(values: list[float]) -> None:
+    from scipy.stats import theilslopes
+
+    assert theil_sen(np.array(values)) == pytest.approx(theilslopes(values)[0], abs=1e-12)
+
+
+@given(st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30))
+def test_ranks_are_scipys(values: list[float]) -> None:
+    from scipy.stats import rankdata
+
+    assert ranked(np.array(values)).tolist() == rankdata(values).tolist()
 
 
 @pytest.mark.slow

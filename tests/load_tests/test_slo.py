@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from console import BadInput, ExitCode
+from load_tests.intervals import binomial_quantile
 from load_tests.measured import Measured
 from load_tests.rows import LoadRows, RunEnd
 from load_tests.slo import SloVerdict, judge, judge_run, load_slo, unusable
@@ -216,6 +217,13 @@ def test_a_run_is_judged_over_its_steady_window() -> None:
     assert judge_run(slo(P95), rows, (10.0, 50.0)).status == "met"
     assert judge_run(slo(P95), rows, (0.0, 50.0)).status == "missed"
     assert "SIMULATED" in judge_run(slo(P95), rows, (10.0, 50.0)).because
+
+
+@given(st.integers(1, 20_000), st.floats(0.001, 0.999), st.sampled_from([0.05, 0.95]))
+def test_binomial_quantile_is_scipys(n: int, share: float, q: float) -> None:
+    from scipy.stats import binom
+
+    assert binomial_quantile(q, n, share) == binom.ppf(q, n, share)
 
 
 def test_requests_hung_up_on_as_the_profile_has_it_are_neither_good_nor_errors() -> None:
