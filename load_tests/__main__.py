@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import console
+from load_tests.report_command import report
 from load_tests.run_command import run
 from load_tests.search_commands import calibrate, capacity
 
 app = console.command_group(__doc__ or "")
 
 app.command()(run)
+app.command()(report)
 app.command()(calibrate)
 app.command()(capacity)
 

@@ -2,102 +2,53 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import console
-from evals.markup import check_target, write_file
-from evals.whole_file import write_whole
-from load_tests import verdict
 from load_tests.arrivals import Closed
-from load_tests.baseline import MARGIN_PERCENT, Comparison, Margins, compare_runs, refuse_incomparable
-from load_tests.calibrate import Calibration, error_bars, this_machines
+from load_tests.baseline import MARGIN_PERCENT, Margins, refuse_incomparable
+from load_tests.calibrate import this_machines
+from load_tests.conclusion import conclude, read_asked
 from load_tests.headless import run_locust
 from load_tests.keeping import Keeping
-from load_tests.latency import LatencyReport, latency_report
-from load_tests.page import write_page
-from load_tests.phases import window_of
 from load_tests.profiles import LoadProfile, load_profile
-from load_tests.report import as_json, markdown, print_report
-from load_tests.rows import LoadRows, read_run, write_parquet
-from load_tests.run_folder import RunFolder, read_test
+from load_tests.run_folder import RunFolder
 from load_tests.scrape import Scraper
-from load_tests.server_metrics import ServerReport, server_json, server_metrics, server_report, server_sentences
-from load_tests.slo import SloVerdict, judge_run, unusable
-from load_tests.slo_file import Slo, load_slo
 from load_tests.warm_up import warm_up
 from load_tests.workload import LoadPlan, plan_load
 from serving.endpoint import connect
-from tracking.runs import ui_command
 
-Window = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the figures are held against, read before the test: a mistake in it must not cost a test."""
-
-    slo: Slo | None
-    baseline: LoadRows | None
-    baseline_window_s: Window | None
-    margins: Margins
-    junit: Path | None
-    markdown: Path | None
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The verdicts of a test; None for what was not asked."""
-
-    slo: SloVerdict | None = None
-    comparison: Comparison | None = None
-    not_compared: str = ""
-    """Why there is no comparison although there is a baseline."""
-
-    @property
-    def all(self) -> tuple[SloVerdict | Comparison, ...]:
-        return tuple(one for one in (self.slo, self.comparison) if one is not None)
-
-    @property
-    def exit_code(self) -> console.ExitCode:
-        """Against, if one verdict is; else not judged, if one is not."""
-        codes = {verdict.exit_code for verdict in self.all}
-        if self.not_compared:
-            codes.add(console.ExitCode.NOT_JUDGED)
-        order = (console.ExitCode.VERDICT_AGAINST, console.ExitCode.NOT_JUDGED)
-        return next((code for code in order if code in codes), console.ExitCode.DONE)
+SloOption = Annotated[Path | None, typer.Option(metavar="SLO.yaml", help="Exit 1 if it is missed, 3 if unknown.")]
+BaselineOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="An earlier run of this profile, or its .parquet: exit 1 if this is worse."),
+]
+MarginOption = Annotated[float, typer.Option(min=0.1, help="With --baseline: how much slower is too much.")]
+SpreadOption = Annotated[
+    float, typer.Option(min=0, help="With --baseline: how much runs of the same differ (standard deviation).")
+]
+JunitOption = Annotated[Path | None, typer.Option(metavar="FILE.xml", help="Verdict for a build server.")]
+MarkdownOption = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE.md", help="Verdict for a pull request.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def run(
     profile: Annotated[Path, typer.Argument(metavar="PROFILE.yaml", help="What to do; see examples/load.yaml.")],
     base_url: Annotated[str | None, typer.Option(help="Endpoint, e.g. http://127.0.0.1:8000/v1.")] = None,
     model: Annotated[str | None, typer.Option(help="Model to ask for; the first one served otherwise.")] = None,
-    slo: Annotated[Path | None, typer.Option(metavar="SLO.yaml", help="Exit 1 if it is missed, 3 if unknown.")] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="An earlier run of this profile, or its .parquet: exit 1 if this is worse."
-        ),
-    ] = None,
-    margin_percent: Annotated[
-        float, typer.Option(min=0.1, help="With --baseline: how much slower is too much.")
-    ] = MARGIN_PERCENT,
-    run_spread_percent: Annotated[
-        float, typer.Option(min=0, help="With --baseline: how much runs of the same differ (standard deviation).")
-    ] = 0.0,
+    slo: SloOption = None,
+    baseline: BaselineOption = None,
+    margin_percent: MarginOption = MARGIN_PERCENT,
+    run_spread_percent: SpreadOption = 0.0,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Else a new one in runs/load.")] = None,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE.xml", help="Verdict for a build server.")] = None,
-    markdown_file: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE.md", help="Verdict for a pull request.")
-    ] = None,
-    as_json_document: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    junit: JunitOption = None,
+    markdown_file: MarkdownOption = None,
+    as_json_document: JsonOption = False,
     log_to_mlflow: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Log one MLflow run.")] = True,
 ) -> None:
     """Send requests as the profile says, stamp every chunk, report latencies and give a verdict.
@@ -106,7 +57,7 @@ def run(
     """
     wanted = load_profile(profile)
     margins = Margins(percent=margin_percent, run_spread_percent=run_spread_percent)
-    asked = _asked(slo, baseline, margins, junit, markdown_file)
+    asked = read_asked(slo, baseline, margins, junit, markdown_file)
     endpoint = connect(base_url, model)
     if asked.baseline:
         profile_now = wanted.model_dump(mode="json")
@@ -119,53 +70,18 @@ def run(
     scraper.start()
     ended = run_locust(plan, profile, folder)
     kept = Keeping()
-    scraped = kept.do(scraper.stop)
+    kept.do(scraper.stop)
     if not folder.started:
         ended.refuse_unless_whole()
-    rows = read_run(folder.path)
-    report = latency_report(rows)
-    print_report(report)
-    server = server_report(folder.server, rows) if scraped else None
-    for line in server_sentences(server) if server else []:
-        console.say(line)
-    judged = _judge(asked, rows) if ended.whole else Judged()
-    calibration = this_machines()
-    document = _document(report, server, judged, wanted, calibration)
-    in_markdown = [verdict.markdown(one) for one in judged.all]
-    kept.do(lambda: write_parquet(rows, folder.parquet))
-    kept.do(lambda: write_whole(folder.report_json, [json.dumps(document, indent=2).encode() + b"\n"]))
-    kept.do(lambda: write_whole(folder.report_md, ["\n".join([markdown(report), *in_markdown]).encode()]))
-    kept.do(lambda: write_page(folder, document, rows, server, judged.slo, calibration))
-    kept.do(lambda: _write_verdicts(asked, judged, in_markdown))
-    if log_to_mlflow and ended.whole:
-        kept.do(lambda: document.update(mlflow=_log(folder, rows, report, server, judged)))
-    console.say(f"everything of this test: {folder.path} (page: {folder.page})")
-    if as_json_document:
-        json.dump({**document, "folder": str(folder.path)}, sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    ended.refuse_unless_whole()
-    if not judged.all:
-        _refuse_unjudgeable(report)
-    if judged.not_compared and judged.exit_code is console.ExitCode.NOT_JUDGED:
-        raise console.CannotJudge(judged.not_compared)
-    raise typer.Exit(judged.exit_code or kept.exit_code)
-
-
-def _asked(
-    slo: Path | None, baseline: Path | None, margins: Margins, junit: Path | None, markdown_file: Path | None
-) -> Asked:
-    for option, file in (("--junit", junit), ("--markdown", markdown_file)):
-        if file and not (slo or baseline):
-            raise console.BadInput(f"{option}: there is no verdict to write without --slo or --baseline")
-        if file:
-            check_target(file, option)
-    earlier = read_test(baseline) if baseline else None
-    window_s, why = window_of(earlier) if earlier else (None, "")
-    if earlier and window_s is None:
-        raise console.CannotJudge(f"--baseline {baseline}: that run has no steady state to compare with: {why}")
-    if earlier and window_s and (faults := unusable(earlier, window_s)):
-        raise console.CannotJudge(f"--baseline {baseline}: that run cannot be compared with: {faults[0]}")
-    return Asked(load_slo(slo) if slo else None, earlier, window_s, margins, junit, markdown_file)
+    conclude(
+        folder,
+        asked,
+        kept,
+        ended,
+        calibration=this_machines(),
+        to_mlflow=log_to_mlflow,
+        to_stdout=as_json_document,
+    )
 
 
 def _announce(plan: LoadPlan, folder: RunFolder) -> None:
@@ -184,81 +100,3 @@ def _told(profile: LoadProfile) -> str:
         return f"{arrivals.users} users"
     settings = arrivals.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
     return f"{arrivals.kind} arrivals ({', '.join(f'{name} {value}' for name, value in settings.items())})"
-
-
-def _judge(asked: Asked, rows: LoadRows) -> Judged:
-    """The verdicts that were asked for, each shown as it is reached."""
-    if not asked.slo and not asked.baseline:
-        return Judged()
-    window_s, why = window_of(rows)
-    slo = judge_run(asked.slo, rows, window_s, why) if asked.slo else None
-    if slo:
-        verdict.print_verdict(slo)
-    if not (asked.baseline and asked.baseline_window_s):
-        return Judged(slo)
-    if window_s is None:
-        return Judged(slo, not_compared=f"no steady state to compare with the baseline: {why}")
-    if faults := unusable(rows, window_s):
-        return Judged(slo, not_compared=f"this run cannot be compared with the baseline: {faults[0]}")
-    comparison = compare_runs(asked.baseline, asked.baseline_window_s, rows, window_s, margins=asked.margins)
-    verdict.print_verdict(comparison)
-    return Judged(slo, comparison)
-
-
-def _document(
-    report: LatencyReport,
-    server: ServerReport | None,
-    judged: Judged,
-    profile: LoadProfile,
-    calibration: Calibration | None,
-) -> dict[str, Any]:
-    """What report.json holds."""
-    rate = getattr(profile.arrivals, "rate_per_s", report.requests_per_s or None)
-    return {
-        **as_json(report),
-        "server": server_json(server) if server else None,
-        "calibration": error_bars(calibration, rate, datetime.now(UTC)) if calibration else None,
-        "slo": verdict.as_json(judged.slo) if judged.slo else None,
-        "baseline": verdict.as_json(judged.comparison) if judged.comparison else None,
-    }
-
-
-def _write_verdicts(asked: Asked, judged: Judged, in_markdown: Sequence[str]) -> None:
-    """JUnit and Markdown hold all that was asked, the SLO first."""
-    if not judged.all:
-        return
-    if asked.junit:
-        write_file(asked.junit, "--junit", verdict.junit(*judged.all))
-    if asked.markdown:
-        write_file(asked.markdown, "--markdown", "\n".join(in_markdown))
-
-
-def _log(
-    folder: RunFolder, rows: LoadRows, report: LatencyReport, server: ServerReport | None, judged: Judged
-) -> dict[str, str]:
-    from load_tests.logged import log_load_test
-
-    tags = {"slo": judged.slo.status if judged.slo else "", "baseline": ""}
-    if judged.comparison:
-        tags["baseline"] = judged.comparison.verdict
-    logged = log_load_test(
-        folder,
-        rows,
-        report,
-        metrics=server_metrics(server) if server else {},
-        tags={name: value for name, value in tags.items() if value},
-    )
-    console.say(f"MLflow run {logged.run_id} in experiment {logged.experiment}: see it with `{ui_command()}`")
-    return {"run_id": logged.run_id, "experiment": logged.experiment, "tracking_uri": logged.tracking_uri}
-
-
-def _refuse_unjudgeable(report: LatencyReport) -> None:
-    """Raises CannotJudge when the figures say nothing about the endpoint."""
-    if report.lost is None or report.lost > 0:
-        raise console.CannotJudge(f"rows are missing ({report.lost or 'unknown how many'}): the figures are partial")
-    if not report.ok:
-        if report.cancelled == report.sent > 0:
-            told = f"all {report.sent} requests were hung up on, as the profile has it: none is left to measure"
-            raise console.CannotJudge(f"{told}; give a cancel_share below 1")
-        classes = ", ".join(f"{status} {count}" for status, count in sorted(report.failures.items()))
-        raise console.CannotJudge(f"no request of {report.in_window} succeeded ({classes or 'none was sent'})")
