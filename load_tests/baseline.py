@@ -54,6 +54,8 @@ _MOST_ALIKE = 0.9
 _LEAST_S = 1e-9
 _SAME = ("arrivals", "workload", "max_tokens", "request_timeout_s", "cancel_after_chunks", "cancel_share")
 _SCHEDULE = (*_SAME, "seed")
+_NEW = {"cancel_share": 1.0}
+"""Settings that profiles of earlier versions do not have, and what those did."""
 
 Unit = Literal["percent", "points"]
 Verdict = Literal["no worse", "worse", "undecided"]
@@ -128,8 +130,8 @@ def refuse_incomparable(baseline: RunStart, profile: Mapping[str, Any], *, simul
 
     simulated: whether the run is of the simulator.
     """
-    # A ramp's rate at each moment depends on how long it is.
-    also = ("duration_s",) if (profile.get("arrivals") or {}).get("kind") == "ramp" else ()
+    # How long these are decides what is sent at each moment, or how large a part of the test the spike is.
+    also = ("duration_s",) if (profile.get("arrivals") or {}).get("kind") in {"ramp", "spike", "trace"} else ()
     if keys := _differing(baseline.profile, profile, (*_SAME, *also)):
         told = shorten(f"{keys[0]}: baseline {baseline.profile.get(keys[0])}, now {profile.get(keys[0])}")
         raise CannotJudge(f"the runs were not asked the same ({told}): run the baseline's profile")
@@ -138,7 +140,7 @@ def refuse_incomparable(baseline: RunStart, profile: Mapping[str, Any], *, simul
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    return [key for key in keys if one.get(key) != other.get(key)]
+    return [key for key in keys if one.get(key, _NEW.get(key)) != other.get(key, _NEW.get(key))]
 
 
 def compare_runs(

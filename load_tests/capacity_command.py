@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class CapacityOrder:
     to_per_s: float | None = None
     probes: int = 8
     tolerance: float = 0.05
+    content: str = ""
+    """Digest of what is asked: of the files and presets that the profile only names."""
     resume: bool = False
     """Go on with the search in `folder`: tests that ran to their end there are not run again."""
 
@@ -63,6 +66,7 @@ def asked(order: CapacityOrder) -> dict[str, Any]:
         "base_url": order.endpoint.base_url,
         "slo": order.slo.model_dump(mode="json"),
         "profile": order.profile.model_dump(mode="json"),
+        "content": order.content,
         "from_per_s": order.from_per_s,
         "to_per_s": order.to_per_s,
         "probes": order.probes,
@@ -81,32 +85,48 @@ def find_capacity(order: CapacityOrder, run: RunProfile, window_of: WindowOf) ->
     folder = (CapacityFolder.reopen if order.resume else CapacityFolder.create)(order.folder, asked(order))
     probes: list[Probe] = []
 
-    def test(name: str, profile: LoadProfile) -> LoadRows:
-        return folder.test(name, profile, lambda described, tested: run(order.endpoint, described, tested))
+    def test(name: str, profile: LoadProfile, usable: Callable[[LoadRows], bool]) -> LoadRows:
+        return folder.test(name, profile, lambda described, tested: run(order.endpoint, described, tested), usable)
 
     def measure(ask: Ask) -> Probe:
         number = len(probes) + 1
         whole = Ask(ask.rate_per_s, float(math.ceil(ask.duration_s)))
-        rows = test(f"probe-{number}", _probe_profile(order.profile, whole, number))
-        return probe_of(order.slo, whole, rows, *window_of(rows))
+
+        def probe(rows: LoadRows) -> Probe:
+            return probe_of(order.slo, whole, rows, *window_of(rows))
+
+        def usable(rows: LoadRows) -> bool:
+            # What ended a search in vain (a busy neighbour, an endpoint that was gone) may be over now.
+            return folder.has(f"probe-{number + 1}") or probe(rows).verdict != "void"
+
+        return probe(test(f"probe-{number}", _probe_profile(order.profile, whole, number), usable))
 
     def told(probe: Probe) -> None:
         probes.append(probe)
         console.say("  " + told_probe(probe))
 
-    try:
+    with folder.locked():
+        spent = 0
         if guess is None:
-            limits = search_limits(order, _closed_rate(order, test("closed-loop", order.profile)), order.probes - 1)
-        else:
-            limits = search_limits(order, guess, order.probes)
-        capacity = search(measure, limits, told)
-    except (KeyboardInterrupt, console.PlumblineError) as error:
+            with _may_go_on(order, probes):
+                rows = test("closed-loop", order.profile, lambda rows: throughput_per_s(rows) > 0)
+            guess, spent = _closed_rate(order, rows), 1
+        with _may_go_on(order, probes):
+            capacity = search(measure, search_limits(order, guess, order.probes - spent), told)
+        _write(order, capacity)
+    return capacity
+
+
+@contextmanager
+def _may_go_on(order: CapacityOrder, probes: Sequence[Probe]) -> Iterator[None]:
+    """Where the block is stopped, leave the curve of the probes so far, and say how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, console.PlumblineError, OSError) as error:
+        console.say(f"go on by the same command with --resume --out {order.folder}")
         if probes:
             _write(order, result(probes, Stop(str(error) or "stopped by the user", found=False)))
-        console.say(f"go on by the same command with --resume --out {order.folder}")
         raise
-    _write(order, capacity)
-    return capacity
 
 
 def print_capacity(order: CapacityOrder, capacity: Capacity) -> None:
@@ -177,7 +197,8 @@ def _closed_rate(order: CapacityOrder, rows: LoadRows) -> float:
     """Little's law, measured: so many users in flight get so many answers per second. Raises CannotJudge."""
     rate = throughput_per_s(rows)
     if rate <= 0:
-        raise console.CannotJudge("no request of the closed-loop test was answered while it ran; give --from RATE")
+        told = "no request of the closed-loop test was answered while it ran"
+        raise console.CannotJudge(f"{told}; --resume asks again, and a new search with --from RATE needs no such test")
     users = getattr(order.profile.arrivals, "users", 0)
     console.say(f"  closed loop, {users} users: {rate:.4g} requests/s answered; the first guess")
     return rate
@@ -324,5 +345,6 @@ def _check(order: CapacityOrder) -> None:
         raise console.BadInput(f"--probes: found {order.probes}; allowed is 2 to 100")
     highest = order.to_per_s or _MOST_PER_S
     if _floor(order) > highest:
-        asks = f"the SLO's goodput needs a rate of at least {_floor(order):g}"
-        raise console.BadInput(f"--to: found {highest:g} requests per second; {asks}: raise one or lower the other")
+        asks = f"the SLO's goodput needs at least {_floor(order):g} requests per second"
+        told = "a search goes no higher than" if order.to_per_s is None else "--to: found"
+        raise console.BadInput(f"{told} {highest:g}; {asks}: lower the goodput or raise --to")

@@ -7,8 +7,10 @@ capacity.json, .html, .png, .svg    the curve, also of a search that was stopped
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -62,20 +64,46 @@ class CapacityFolder:
                 raise BadInput(f"--resume: {path}: {name}: was {was}, now {is_}; ask the same, or begin a new search")
         return folder
 
-    def test(self, name: str, profile: LoadProfile, run: Callable[[Path, Path], LoadRows]) -> LoadRows:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from searching here. Raises BadInput when one does."""
+        with self._order.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput(f"--out {self.path}: another search is writing there") from None
+            yield
+
+    def test(
+        self,
+        name: str,
+        profile: LoadProfile,
+        run: Callable[[Path, Path], LoadRows],
+        usable: Callable[[LoadRows], bool],
+    ) -> LoadRows:
         """The rows of one test: those that are there if it ran to its end, else `run`'s, given its profile and folder.
 
-        What is there of a test that was cut, or of another profile, is set aside.
+        What is there of a test that was cut, of another profile or not `usable` is set aside.
         """
         text = yaml.safe_dump(profile.model_dump(mode="json", exclude_none=True), sort_keys=False)
         described, tested = self.path / f"{name}.yaml", self.path / name
         if tested.exists():
-            if described.read_text("utf8") == text and (rows := _finished(tested)):
+            if not described.exists() or described.read_text("utf8") != text:
+                why = "was of another profile"
+            elif (rows := _finished(tested)) is None:
+                why = "was cut"
+            elif not usable(rows):
+                why = "told nothing of the endpoint"
+            else:
                 say(f"  {name}: is there already")
                 return rows
-            say(f"  {name}: was cut; what there is of it is kept in {_set_aside(tested).name}")
+            say(f"  {name}: {why}; it is run again, and what there was is kept in {_set_aside(tested).name}")
         described.write_text(text, "utf8")
         return run(described, tested)
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of that test."""
+        return (self.path / name).exists()
 
     @property
     def _order(self) -> Path:

@@ -2,7 +2,8 @@
 
 The verdict is the SLO's own over the steady window. Three things differ from judging a test for its own sake:
 
-- A client that was late or busy, and lost rows, make the probe void: it says nothing about the endpoint.
+- A client that was late or busy, lost rows, and an endpoint that is gone (every connection was refused or broke) make
+  the probe void: it says nothing about what the endpoint holds.
 - Without a steady state the requests of the last three quarters are judged instead. If they miss, or if fewer came out
   than FULL of those that went in, the endpoint could not keep up, which is a miss; else nothing is decided.
 - What the samples do not decide still leans one way, by the measured values alone.
@@ -15,12 +16,13 @@ from typing import Literal
 import numpy as np
 
 from load_tests.capacity import FULL, Ask, Probe, Verdict
-from load_tests.latency import PERCENTILES, ended_between
+from load_tests.latency import PERCENTILES, sent_between
 from load_tests.measured import Measured, measured
 from load_tests.phases import stop_of
 from load_tests.rows import LoadRows
 from load_tests.slo import Outcome, SloVerdict, good_requests, judge, latencies, run_faults, window_faults
 from load_tests.slo_file import LatencyObjective, Slo
+from load_tests.sse import NS_PER_S, Status
 
 _RAMP_SHARE = 0.25
 """Left out at the start of a probe without a steady state."""
@@ -54,18 +56,24 @@ def _verdict(
     slo: Slo, rows: LoadRows, requests: Measured, answered_per_s: float, unsteady: str | None
 ) -> tuple[Verdict, Literal["met", "missed"], str]:
     """unsteady: why there is no steady state; None where there is one."""
-    faults = run_faults(rows) + window_faults(requests)
+    faults = run_faults(rows) + window_faults(requests) + _gone(rows)
     if faults:
         return "void", "missed", "; ".join(faults)
     judged = judge(slo, requests, open_loop=True, simulated=rows.start.simulated)
     leans: Literal["met", "missed"] = "missed" if any(map(_beyond, judged.objectives)) else "met"
     if unsteady is None:
         return _of(judged), leans, judged.because
-    sent_per_s = requests.n / requests.window_s
+    sent_per_s = len(sent_between(rows.records, requests.start_s, requests.end_s)) / requests.window_s
     if judged.status == "missed" or answered_per_s < FULL * sent_per_s:
         told = f"{answered_per_s:.3g}/s came out of {sent_per_s:.3g}/s sent; {judged.because}"
         return "missed", "missed", f"no steady state: {unsteady}; {told}"
     return "undecided", leans, f"no steady state: {unsteady}"
+
+
+def _gone(rows: LoadRows) -> tuple[str, ...]:
+    if rows.records and all(record.status in {Status.REFUSED, Status.CONNECTION} for record in rows.records):
+        return (f"the endpoint is gone: {rows.records[0].error}",)
+    return ()
 
 
 def _of(judged: SloVerdict) -> Verdict:
@@ -88,10 +96,14 @@ def _last_part(rows: LoadRows) -> Window:
 
 
 def throughput_per_s(rows: LoadRows, window_s: Window | None = None) -> float:
-    """Answers that ended inside the window, whenever they were asked for, per second; by default the last part's."""
-    window_s = window_s or _last_part(rows)
-    start_s, end_s = window_s
-    return ended_between(rows.records, start_s, end_s) / (end_s - start_s) if end_s > start_s else 0.0
+    """Answers that ended inside the window, whenever they were asked for, per second; by default the last part's.
+
+    Those that were hung up on count: beside the rate that was sent they came out as well.
+    """
+    start_s, end_s = window_s or _last_part(rows)
+    out = [record for record in rows.records if record.status in {Status.OK, Status.CANCELLED}]
+    ended = sum(start_s <= record.ended_ns / NS_PER_S < end_s for record in out)
+    return ended / (end_s - start_s) if end_s > start_s else 0.0
 
 
 def _percentiles(slo: Slo, requests: Measured, kind: str) -> dict[float, float | None]:

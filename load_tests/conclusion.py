@@ -27,7 +27,7 @@ from load_tests.report import as_json, markdown, print_report
 from load_tests.rows import LoadRows, read_run, write_parquet
 from load_tests.run_folder import RunFolder, read_test
 from load_tests.server_metrics import ServerReport, server_json, server_metrics, server_report, server_sentences
-from load_tests.slo import SloVerdict, judge_run, unusable
+from load_tests.slo import EVERY_ONE_CANCELLED, SloVerdict, judge_run, unusable
 from load_tests.slo_file import Slo, load_slo
 from tracking.runs import ui_command
 
@@ -114,7 +114,7 @@ def conclude(
     kept.do(lambda: write_whole(folder.report_json, [json.dumps(document, indent=2).encode() + b"\n"]))
     kept.do(lambda: write_whole(folder.report_md, ["\n".join([markdown(report), *in_markdown]).encode()]))
     kept.do(lambda: write_page(folder, document, rows, server, judged.slo, calibration))
-    kept.do(lambda: _write_verdicts(asked, judged, in_markdown))
+    _write_verdicts(asked, judged, in_markdown, kept)
     if to_mlflow and ended.whole:
         kept.do(lambda: document.update(mlflow=_log(folder, rows, report, server, judged)))
     console.say(f"everything of this test: {folder.path} (page: {folder.page})")
@@ -165,14 +165,14 @@ def _document(
     }
 
 
-def _write_verdicts(asked: Asked, judged: Judged, in_markdown: Sequence[str]) -> None:
+def _write_verdicts(asked: Asked, judged: Judged, in_markdown: Sequence[str], kept: Keeping) -> None:
     """JUnit and Markdown hold all that was asked, the SLO first."""
     if not judged.all:
         return
-    if asked.junit:
-        write_file(asked.junit, "--junit", verdict.junit(*judged.all))
-    if asked.markdown:
-        write_file(asked.markdown, "--markdown", "\n".join(in_markdown))
+    if junit := asked.junit:
+        kept.do(lambda: write_file(junit, "--junit", verdict.junit(*judged.all)))
+    if file := asked.markdown:
+        kept.do(lambda: write_file(file, "--markdown", "\n".join(in_markdown)))
 
 
 def _log(
@@ -200,7 +200,6 @@ def _refuse_unjudgeable(report: LatencyReport) -> None:
         raise console.CannotJudge(f"rows are missing ({report.lost or 'unknown how many'}): the figures are partial")
     if not report.ok:
         if report.cancelled == report.sent > 0:
-            told = f"all {report.sent} requests were hung up on, as the profile has it: none is left to measure"
-            raise console.CannotJudge(f"{told}; give a cancel_share below 1")
+            raise console.CannotJudge(EVERY_ONE_CANCELLED)
         classes = ", ".join(f"{status} {count}" for status, count in sorted(report.failures.items()))
         raise console.CannotJudge(f"no request of {report.in_window} succeeded ({classes or 'none was sent'})")

@@ -106,7 +106,11 @@ class Dispatch:
             intended_ns=asked.intended_ns,
         )
         text = "".join(answer.texts)
-        record = replace(without_key(record, self._key), schema_valid=self._valid(record, request.schema, text))
+        record = replace(
+            without_key(record, self._key),
+            schema_valid=self._valid(record, request.schema, text),
+            cancel_after_chunks=request.cancel_after_chunks,
+        )
         if self._scoring is None or not self._scoring.take(record, request.case, text, self._keep):
             self._keep(record)
 

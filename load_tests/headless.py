@@ -21,7 +21,7 @@ from rich.progress import Progress, TaskID
 from console import CannotJudge, progress, say, shorten
 from load_tests.facts import FACTS_VARIABLE, facts_of, to_json
 from load_tests.live import LiveCount
-from load_tests.sender_process import PREPARE_LIMIT_S
+from load_tests.sender_process import END_S, PREPARE_LIMIT_S
 from load_tests.workload import LoadPlan
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _SPARE_S = 60.0
 """Start and end of the processes, on top of preparing, duration and drain."""
 _POLL_S = 0.2
+_LAST_BYTES = 1000
+"""The line of the end is shorter."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,16 @@ def run_locust(plan: LoadPlan, profile_path: Path, folder: RunFolder) -> Ended:
         in_time = _watch(child, plan, folder)
     except KeyboardInterrupt:
         _stop(child, plan.profile.drain_s)
+        _kill(child)
+        _settle(plan, folder)
         return Ended(stopped=True)
     finally:
         _kill(child)
     if not in_time:
-        return Ended(problem=f"locust did not end {_SPARE_S:g} s after its time; rows so far: {folder.path}")
+        _settle(plan, folder)
+        return Ended(problem=f"locust did not end in its time and was killed; rows so far: {folder.path}")
     if child.returncode != 0:
+        _settle(plan, folder)
         said = f"locust ended with status {child.returncode}: {_why(folder.log)}; see {folder.log}"
         return Ended(problem=said)
     return Ended()
@@ -156,6 +162,20 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
     child.wait()
     if child.stdin:
         child.stdin.close()
+
+
+def _settle(plan: LoadPlan, folder: RunFolder) -> None:
+    """Wait until senders that were just cut off have written their last rows; one that was killed never does."""
+    paths = [path for worker in range(plan.profile.processes) if (path := folder.rows(worker)).exists()]
+    deadline = time.monotonic() + END_S
+    while time.monotonic() < deadline and not all(map(_has_end, paths)):
+        time.sleep(_POLL_S)
+
+
+def _has_end(rows_path: Path) -> bool:
+    with rows_path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
+        return b'\n{"kind":"end",' in file.read()
 
 
 def _why(log_path: Path) -> str:

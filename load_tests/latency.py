@@ -141,7 +141,7 @@ class LatencyReport:
     unsent: int | None
     """Of those, how many were never sent; None in a closed loop, or when nobody knows."""
     cancelled: int
-    """Of them, those that were hung up on, as the profile has it. They are in no figure below."""
+    """Of them, those drawn to be hung up on, as the profile has it. They are in no figure below."""
     in_window: int
     ok: int
     failures: dict[Status, int]
@@ -190,7 +190,7 @@ def latency_report(rows: LoadRows) -> LatencyReport:
     phases = steady_state(rows)
     steady = phases if isinstance(phases, Steady) else None
     start_s, end_s = (steady.start_s, steady.end_s) if steady else (0.0, _all_sent(rows))
-    kept = [record for record in rows.records if record.status is not Status.CANCELLED]
+    kept = [record for record in rows.records if record.cancel_after_chunks is None]
     inside = sent_between(kept, start_s, end_s)
     ok = [record for record in inside if record.status is Status.OK]
     window_s = end_s - start_s
@@ -214,8 +214,8 @@ def latency_report(rows: LoadRows) -> LatencyReport:
         e2e=_summary(ok, lambda record: record.e2e_s),
         e2e_from_intended=_summary(ok, lambda record: record.e2e_from_intended_s),
         scheduling_lag=_summary(inside, lambda record: record.scheduling_lag_s),
-        requests_per_s=ended_between(rows.records, start_s, end_s) / window_s if window_s else 0.0,
-        output_tokens_per_s=tokens_between(rows.records, start_s, end_s) / window_s if window_s else 0.0,
+        requests_per_s=ended_between(kept, start_s, end_s) / window_s if window_s else 0.0,
+        output_tokens_per_s=tokens_between(kept, start_s, end_s) / window_s if window_s else 0.0,
         tokens_per_chunk=_tokens_per_chunk(ok),
         finish_reasons=dict(Counter(record.finish_reason or "none" for record in ok)),
         schema_valid=_schema_valid(ok),

@@ -68,7 +68,8 @@ def _values(rows: LoadRows, edges_s: Floats, width_s: float) -> dict[str, Any]:
     records = rows.records
     sent_s = np.array([record.sent_ns for record in records]) / NS_PER_S
     ended_s = np.array([record.ended_ns for record in records]) / NS_PER_S
-    ok = np.array([record.status is Status.OK for record in records])
+    counts = np.array([record.cancel_after_chunks is None for record in records])
+    ok = counts & np.array([record.status is Status.OK for record in records])
     nan = float("nan")
     ttft_s = np.array([nan if record.ttft_s is None else record.ttft_s for record in records])
     waited_s = np.array([nan if r.ttft_from_intended_s is None else r.ttft_from_intended_s for r in records])
@@ -76,7 +77,7 @@ def _values(rows: LoadRows, edges_s: Floats, width_s: float) -> dict[str, Any]:
         "requests_in_flight": in_flight(sent_s, ended_s, edges_s),
         "requests_sent_per_s": np.histogram(sent_s, edges_s)[0] / width_s,
         "requests_ok_per_s": np.histogram(ended_s[ok], edges_s)[0] / width_s,
-        "requests_failed_per_s": np.histogram(ended_s[~ok], edges_s)[0] / width_s,
+        "requests_failed_per_s": np.histogram(ended_s[counts & ~ok], edges_s)[0] / width_s,
         "ttft_s_p50": _medians(sent_s[ok], ttft_s[ok], edges_s),
         "ttft_from_intended_s_p50": _medians(sent_s[ok], waited_s[ok], edges_s),
     }

@@ -2,8 +2,8 @@
 
 A failed request has no latency, but it did not come in time either: where an objective asks how many requests were
 quick enough, it counts as slower than any limit. A request cut by the end of the test is neither: it was at least as
-slow as it had waited by then. A request that was hung up on, as the profile has it, is left out: it was load for the
-others, and says nothing against the endpoint.
+slow as it had waited by then. A request that was drawn to be hung up on is left out, whatever became of it: it was load
+for the others.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Measured:
 def measured(records: Sequence[RequestRecord], start_s: float, end_s: float, origin: Origin = "intended") -> Measured:
     """The requests sent in [start_s, end_s), seconds after the test's start."""
     sent = [record for record in records if start_s <= record.sent_ns / NS_PER_S < end_s]
-    inside = [record for record in sent if record.status is not Status.CANCELLED]
+    inside = [record for record in sent if record.cancel_after_chunks is None]
     inside.sort(key=lambda record: (record.intended_ns, record.index))
     ok = [record.status is Status.OK for record in inside]
     gaps = [record.itl_s if good else [] for record, good in zip(inside, ok, strict=True)]

@@ -141,22 +141,18 @@ def _percentiles(report_json: Mapping[str, Any]) -> list[str]:
 # --- single requests -------------------------------------------------------------------------------------
 
 
-_NO_FAILURE = (Status.OK, Status.CANCELLED)
-"""The second as the profile has it."""
-
-
 def _failures(records: Sequence[RequestRecord]) -> list[tuple[str, int]]:
-    counts = Counter(record.status.value for record in records if record.status not in _NO_FAILURE)
+    counts = Counter(record.status.value for record in _failed(records))
     return counts.most_common()
+
+
+def _failed(records: Sequence[RequestRecord]) -> list[RequestRecord]:
+    return [record for record in records if record.status is not Status.OK and record.cancel_after_chunks is None]
 
 
 def _errors(records: Sequence[RequestRecord]) -> list[dict[str, Any]]:
     """What was said when requests failed, the most frequent first."""
-    counts = Counter(
-        (record.status.value, record.http_status, record.error)
-        for record in records
-        if record.status not in _NO_FAILURE
-    )
+    counts = Counter((record.status.value, record.http_status, record.error) for record in _failed(records))
     return [
         {"status": status, "http": http, "count": count, "text": page.cut(error, LONGEST_TEXT)}
         for (status, http, error), count in counts.most_common(MOST_ERRORS)

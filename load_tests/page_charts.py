@@ -66,7 +66,7 @@ class TestTimes:
         ended_s = _seconds(record.ended_ns for record in records)
         chunk_s, chunk_tokens = _chunks(records)
         start_s, end_s = steady or (-math.inf, math.inf)
-        ok = np.array([record.status is Status.OK for record in records], np.bool_)
+        ok = np.array([r.status is Status.OK and r.cancel_after_chunks is None for r in records], np.bool_)
         inside = ok & (sent_s >= start_s) & (sent_s < end_s)
         gaps = [record.itl_s for record, wanted in zip(records, inside, strict=True) if wanted]
         return cls(

@@ -318,7 +318,7 @@ def _throughput(report: LatencyReport) -> str:
         f"{report.requests_per_s:.2f} requests/s, {report.output_tokens_per_s:.1f} output tokens/s"
     )
     if report.cancelled:
-        told += f"; {report.cancelled} were hung up on, as the profile has it, and are in no figure"
+        told += f"; {report.cancelled} were to be hung up on, as the profile has it, and are in no figure"
     if report.tokens_per_chunk is not None:
         told += f", {report.tokens_per_chunk:.2f} tokens per chunk"
     if report.finish_reasons:

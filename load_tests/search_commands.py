@@ -77,14 +77,17 @@ def capacity(
     from load_tests.phases import window_of
     from load_tests.profiles import load_profile
     from load_tests.slo_file import load_slo
+    from load_tests.workload import content_digest
 
     if resume and out is None:
         raise console.BadInput("--resume: needs --out FOLDER, the search to go on with")
     limits, work = load_slo(slo), load_profile(profile)
+    endpoint = connect(base_url, model)
     order = capacity_command.CapacityOrder(
         slo=limits,
         profile=work,
-        endpoint=connect(base_url, model),
+        endpoint=endpoint,
+        content=content_digest(work, endpoint),
         folder=out or _named("capacity"),
         from_per_s=from_per_s,
         to_per_s=to_per_s,

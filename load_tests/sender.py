@@ -143,7 +143,8 @@ class Test:
         self._lines.say("end", sent=sent, rows=self._dispatch.rows, cpu_s=self._cpu_s)
 
     def _tell(self, record: RequestRecord) -> None:
-        failed = record.status is not Status.OK
+        hung_up = record.status is Status.CANCELLED  # as the profile has it: no failure, and no success in the rows
+        failed = record.status is not Status.OK and not hung_up
         over_ns = record.ended_ns if failed else record.last_content_ns
         self._lines.say(
             "request",

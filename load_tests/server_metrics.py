@@ -255,12 +255,17 @@ def bounded(bounds_s: Sequence[float], counts: Floats, n: int, p: float) -> Boun
 
 
 def _both_sides(latencies: dict[str, Distribution], records: Sequence[RequestRecord]) -> dict[str, BothSides]:
-    """All requests count that came so far, ok or not: the server has measured them too."""
+    """All requests count that came so far, ok or not: the server has measured them too.
+
+    Not e2e where some were hung up on: the server has those as well, and ends them when it notices.
+    """
     client = {
         "ttft": [record.ttft_s for record in records if record.ttft_s is not None],
         "itl": [gap for record in records for gap in record.itl_s],
         "e2e": [record.e2e_s for record in records if record.e2e_s is not None and record.status is Status.OK],
     }
+    if any(record.status is Status.CANCELLED for record in records):
+        del client["e2e"]
     return {
         name: BothSides(len(values), sum(values) / len(values), server.n, server.mean_s)
         for name, values in client.items()

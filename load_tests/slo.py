@@ -115,6 +115,9 @@ def unusable(rows: LoadRows, window_s: tuple[float, float]) -> tuple[str, ...]:
     return run_faults(rows) + window_faults(measured(rows.records, *window_s, "intended"))
 
 
+EVERY_ONE_CANCELLED = "every request was to be hung up on, so none is left to measure: give a cancel_share below 1"
+
+
 def run_faults(rows: LoadRows) -> tuple[str, ...]:
     """Why the whole run cannot be judged: rows or workers missing, a schedule not kept, a busy client."""
     found = []
@@ -129,6 +132,8 @@ def run_faults(rows: LoadRows) -> tuple[str, ...]:
         for worker, share in cpu_shares(rows).items()
         if share > BUSY_SHARE
     ]
+    if rows.records and all(record.cancel_after_chunks is not None for record in rows.records):
+        found.append(EVERY_ONE_CANCELLED)
     return tuple(found)
 
 

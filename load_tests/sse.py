@@ -156,6 +156,9 @@ class RequestRecord:
     """Whether the answer fits the schema that was asked for; None where none was, and without a whole answer."""
     headline: float | None = None
     """The evaluation's score of the answer (evals/headline.py); None where it was not scored."""
+    cancel_after_chunks: int | None = None
+    """Drawn to be hung up on after so many: load for the others, and in no figure whatever became of it. Left out by
+    how they ended, those that failed before would stay and be too large a share. None: read to its end."""
 
     @property
     def scheduling_lag_s(self) -> float:

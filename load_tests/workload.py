@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Any
 
 import orjson
@@ -88,6 +88,19 @@ def plan_load(profile: LoadProfile, endpoint: Endpoint) -> LoadPlan:
     prompts = synthetic_prompts(profile.workload, endpoint, profile.seed)
     warm_up = tuple(prompts.request(_WARM_UP, number) for number in range(max(1, profile.warmup_requests)))
     return LoadPlan(profile, endpoint, None, None, warm_up, _recorded(profile, None), prompts)
+
+
+def content_digest(profile: LoadProfile, endpoint: Endpoint) -> str:
+    """Of every request of the agents: of pipelines, cases, prompt and policy, which a profile only names.
+
+    A synthetic workload is all in the profile. Raises BadInput as plan_load does.
+    """
+    if not isinstance(profile.workload, AgentsWorkload):
+        return ""
+    found = sha256()
+    for request in _agents_plan(profile, profile.workload, endpoint).requests:
+        found.update(request.body)
+    return found.hexdigest()[:16]
 
 
 def _agents_plan(profile: LoadProfile, workload: AgentsWorkload, endpoint: Endpoint) -> LoadPlan:

@@ -76,6 +76,8 @@ def reaching(task: str) -> Iterator[str]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # MLflow's own 7 keep a person four minutes before they read that the server is down; 3 take twelve seconds.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    # One that swallows packets is waited for that long each time; MLflow's own 120 s would be eight minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
+import select
 import sys
 import threading
 import time
@@ -100,7 +101,7 @@ def main() -> None:
         sys.stderr.write("error: load.yaml: seed: found -1\n")
         sys.exit(2)
     sender = Sender(first)
-    time.sleep(SCRIPT.get("prepare_s", 0))
+    select.select([sys.stdin], [], [], SCRIPT.get("prepare_s", 0))  # until its orders end
     sender.say("ready")
     second = json.loads(sys.stdin.readline() or "null")
     if second is None:

@@ -170,6 +170,10 @@ def test_runs_that_were_not_asked_the_same_are_not_compared() -> None:
     [
         ("poisson", {"duration_s": 120}, None),
         ("ramp", {"duration_s": 120}, "duration_s: baseline 60, now 120"),
+        ("spike", {"duration_s": 120}, "duration_s"),
+        ("trace", {"duration_s": 120}, "duration_s"),
+        ("poisson", {"cancel_share": 1.0}, None),  # what a run of an earlier version did without saying so
+        ("poisson", {"cancel_share": 0.5}, "cancel_share"),
         ("poisson", {"cancel_after_chunks": 3}, "cancel_after_chunks"),
         ("poisson", {"request_timeout_s": 1.0}, "request_timeout_s"),
         ("poisson", {"seed": 1}, None),

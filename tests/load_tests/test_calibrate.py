@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -35,6 +38,7 @@ from serving.endpoint import Endpoint
 from serving.simulator import SimulatorSettings
 from tests.load_tests.made_load import NS, made_record, made_rows
 
+ROOT = Path(__file__).parents[2]
 HOST = "this-machine"
 MS = 1e-3
 
@@ -199,6 +203,23 @@ def test_every_rate_is_run_against_a_simulator_of_its_own_that_ends_with_it(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_the_simulator_ends_also_when_its_caller_is_killed() -> None:
+    told = (
+        "from load_tests.calibrate_command import simulator_process\n"
+        "from serving.simulator import SimulatorSettings\nimport time\n"
+        "with simulator_process(SimulatorSettings()) as url:\n    print(url, flush=True)\n    time.sleep(60)\n"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", told], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert caller.stdout
+    assert caller.stdout.readline().startswith("http://127.0.0.1:")
+    simulators = psutil.Process(caller.pid).children()
+    assert len(simulators) == 1
+    caller.kill()
+    caller.communicate(timeout=10)
+    assert psutil.wait_procs(simulators, timeout=10)[1] == []
+
+
 def test_the_simulator_ends_also_when_the_run_fails() -> None:
     with pytest.raises(RuntimeError), simulator_process(SimulatorSettings()) as url:
         raise RuntimeError

@@ -136,6 +136,26 @@ def test_a_late_client_makes_the_probe_void() -> None:
     assert "late" in probe.because
 
 
+def test_an_endpoint_that_is_gone_makes_the_probe_void_and_not_missed() -> None:
+    gone: dict[str, Any] = {"status": Status.REFUSED, "ttft_s": None, "itl_s": []}
+    rows = made_rows([made_record(i, sent_ns=i * NS // 100, **gone) for i in range(400)], stop_s=4.0)
+    probe = probe_of(slo(TTFT), ASK, rows, (0.0, 4.0))
+    assert probe.verdict == "void"
+    assert "the endpoint is gone" in probe.because
+
+
+def test_what_is_hung_up_on_came_out_of_the_endpoint_too() -> None:
+    """Known wrong: without them less comes out than goes in at any rate, as if the endpoint were full."""
+    rows = queue_rows(evenly(100, 4.0), 4.0)
+    cut: dict[str, Any] = {"status": Status.CANCELLED, "cancel_after_chunks": 2}
+    half = [replace(one, **(cut if one.index % 2 else {})) for one in rows.records]
+    probe = probe_of(slo(TTFT), ASK, replace(rows, records=tuple(half)), (1.0, 4.0))
+    assert (probe.verdict, probe.requests) == ("met", 150)
+    assert probe.throughput_per_s == pytest.approx(100, rel=0.01)
+    unsteady = probe_of(slo(TTFT), ASK, replace(rows, records=tuple(half)), None, "too short")
+    assert unsteady.verdict == "undecided"
+
+
 def test_failures_miss_and_leave_their_percentiles_without_a_value() -> None:
     failed: dict[str, Any] = {"status": Status.TIMEOUT, "ttft_s": None, "itl_s": []}
     rows = made_rows([made_record(i, sent_ns=i * NS // 100, **(failed if i % 2 else {})) for i in range(400)])
@@ -289,6 +309,48 @@ def test_an_ended_search_goes_on_with_more_probes(tmp_path: Path) -> None:
     assert more.run == [f"probe-{number}" for number in range(3, len(found.probes) + 1)]
 
 
+@pytest.mark.slow
+def test_probes_that_told_nothing_are_run_again(tmp_path: Path) -> None:
+    """A neighbour was busy twice in a row, which ended the search."""
+
+    def late(endpoint: Endpoint, path: Path, folder: Path) -> LoadRows:
+        rows = run(endpoint, path, folder)
+        records = [replace(one, intended_ns=one.intended_ns - NS // 20) for one in rows.records]
+        rows = replace(rows, records=tuple(records))
+        write_parquet(rows, RunFolder.create(folder).parquet)
+        return rows
+
+    void = find_capacity(order(tmp_path), late, window_of)
+    assert [probe.verdict for probe in void.probes] == ["void", "void"]
+    again = Prober()
+    found = find_capacity(order(tmp_path, resume=True), again, window_of)
+    assert again.run[0] == "probe-2"  # the first stays: the search repeated it, so it decides nothing
+    assert found.rate_per_s is not None
+
+
+def test_two_searches_do_not_share_a_folder(tmp_path: Path) -> None:
+    asked = order(tmp_path)
+    folder = CapacityFolder.create(asked.folder, ordered(asked))
+    with folder.locked(), pytest.raises(BadInput, match="another search is writing there"):
+        find_capacity(replace(asked, resume=True), run, window_of)
+
+
+@pytest.mark.slow
+def test_closed_loop_that_got_no_answer_is_asked_again(tmp_path: Path) -> None:
+    asked = order(tmp_path, profile=cast(LoadProfile, Profile(arrivals=Closed(users=8))), probes=2)
+
+    def nothing(_endpoint: Endpoint, _path: Path, folder: Path) -> LoadRows:
+        rows = made_rows([made_record(i, status=Status.TIMEOUT) for i in range(9)])
+        write_parquet(rows, RunFolder.create(folder).parquet)
+        return rows
+
+    with pytest.raises(CannotJudge, match="--resume asks again"):
+        find_capacity(asked, nothing, window_of)
+    again = Prober()
+    find_capacity(replace(asked, resume=True), again, window_of)
+    assert again.run == ["closed-loop", "probe-1"]
+
+
 def test_a_search_goes_on_only_with_what_was_asked(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no capacity search"):
         find_capacity(order(tmp_path, resume=True), run, window_of)
@@ -297,6 +359,7 @@ def test_a_search_goes_on_only_with_what_was_asked(tmp_path: Path) -> None:
         ({"slo": slo({**TTFT, "at_most_ms": 400})}, "slo: was "),
         ({"profile": cast(LoadProfile, Profile(seed=8))}, "profile: was "),
         ({"to_per_s": 500.0}, "to_per_s: was null, now 500"),
+        ({"content": "other pipelines"}, "content: was "),
     ]
     for changes, named in refused:
         with pytest.raises(BadInput, match=named):

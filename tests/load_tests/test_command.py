@@ -277,7 +277,7 @@ def test_share_that_hangs_up_loads_the_endpoint_and_is_no_error(tmp_path: Path, 
     told = json.loads(ran.stdout)
     assert 30 < told["cancelled"] < 66  # 48 of 120 expected
     assert (told["sent"], told["failures"]) == (120, {})
-    assert "were hung up on, as the profile has it" in ran.stderr
+    assert "were to be hung up on, as the profile has it" in ran.stderr
     every = write_profile(tmp_path, arrivals=constant(30), workload=SYNTHETIC, cancel_after_chunks=2)
     ran = load_test(every, "--base-url", base_url, "--out", tmp_path / "all", "--no-mlflow")
     assert ran.returncode == 3
@@ -400,7 +400,7 @@ def test_locust_process_never_imports_mlflow_or_numpy() -> None:
 def test_report_of_a_test_without_an_slo_costs_neither_pandas_nor_scipy_stats(tmp_path: Path) -> None:
     """1.9 s and 100 MB on top of every test."""
     told = (
-        "import sys\nfrom pathlib import Path\nfrom load_tests.run_command import latency_report, write_parquet\n"
+        "import sys\nfrom pathlib import Path\nfrom load_tests.conclusion import latency_report, write_parquet\n"
         "from tests.load_tests.made_load import made_record, made_rows\n"
         "rows = made_rows([made_record(i, sent_ns=i * 10**8) for i in range(500)], stop_s=50.0)\n"
         f"latency_report(rows), write_parquet(rows, Path({str(tmp_path / 'x.parquet')!r}))\n"

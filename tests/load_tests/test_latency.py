@@ -253,9 +253,11 @@ def test_stages_are_told_apart() -> None:
 
 
 def test_requests_hung_up_on_are_counted_and_in_no_figure() -> None:
-    cut = record(3, status=Status.CANCELLED, ttft_s=9.0)
-    report = latency_report(rows(record(0), record(1), record(2), cut))
-    assert (report.sent, report.cancelled, report.in_window, report.ok) == (4, 1, 3, 3)
+    cut = record(3, status=Status.CANCELLED, cancel_after_chunks=1, ttft_s=9.0)
+    failed = record(4, status=Status.TIMEOUT, cancel_after_chunks=1)
+    whole = record(5, cancel_after_chunks=99)
+    report = latency_report(rows(record(0), record(1), record(2), cut, failed, whole))
+    assert (report.sent, report.cancelled, report.in_window, report.ok) == (6, 3, 3, 3)
     assert (report.failures, report.failed_outside) == ({}, 0)
     assert report.ttft.n == 3
 

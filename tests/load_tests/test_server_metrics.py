@@ -266,6 +266,15 @@ def test_client_minus_server_is_the_difference_of_exact_means() -> None:
     assert both.difference_s == pytest.approx(0.020)
 
 
+def test_e2e_is_not_compared_where_the_server_has_answers_that_were_hung_up_on() -> None:
+    whole = [made_record(n) for n in range(20)]
+    cut = [replace(one, status=Status.CANCELLED, cancel_after_chunks=1) if one.index % 2 else one for one in whole]
+    assert {"ttft", "e2e"} <= set(report_of(run_of(20), made_rows(whole)).both)
+    found = report_of(run_of(20), made_rows(cut)).both
+    assert "ttft" in found
+    assert "e2e" not in found
+
+
 def test_other_clients_are_named_when_tokens_differ() -> None:
     """The server served 12, this test sent 10."""
     report = report_of(run_of(12), made_rows(made_record(n) for n in range(10)))

@@ -226,15 +226,37 @@ def test_binomial_quantile_is_scipys(n: int, share: float, q: float) -> None:
     assert binomial_quantile(q, n, share) == binom.ppf(q, n, share)
 
 
-def test_requests_hung_up_on_as_the_profile_has_it_are_neither_good_nor_errors() -> None:
+ERRORS = {"metric": "error_rate", "at_most": 0.1}
+
+
+def test_requests_drawn_to_be_hung_up_on_are_neither_good_nor_errors() -> None:
     """Known wrong: counted as failures they are slower than any limit, and a fifth of all misses every p95."""
-    cut = {"status": Status.CANCELLED, "ttft_s": 9.0}
+    cut = {"status": Status.CANCELLED, "cancel_after_chunks": 2, "ttft_s": 9.0}
     made = [made_record(i, sent_ns=i * NS // 2, **(cut if i % 5 == 0 else {"ttft_s": 0.1})) for i in range(500)]
-    asked = slo(P95, {"metric": "error_rate", "at_most": 0.05})
-    found = judge_run(asked, made_rows(made), (0.0, 250.0))
+    found = judge_run(slo(P95, ERRORS), made_rows(made), (0.0, 250.0))
     assert (found.status, found.requests) == ("met", 400)
-    failed = [replace(one, status=Status.TIMEOUT) if one.status is Status.CANCELLED else one for one in made]
-    assert judge_run(asked, made_rows(failed), (0.0, 250.0)).status == "missed"
+    failed = [replace(one, cancel_after_chunks=None) for one in made]
+    assert judge_run(slo(P95, ERRORS), made_rows(failed), (0.0, 250.0)).status == "missed"
+
+
+def test_requests_are_left_out_by_what_was_drawn_and_not_by_how_they_ended() -> None:
+    """One in twenty fails. Known wrong: of the four fifths drawn, those that failed stay and are a fifth of the rest."""
+    made = []
+    for i in range(1000):
+        fails, drawn = i % 20 == 7, i % 5 < 4
+        status = Status.SERVER_ERROR if fails else Status.CANCELLED if drawn else Status.OK
+        made.append(
+            made_record(i, sent_ns=i * NS // 4, status=status, cancel_after_chunks=2 if drawn else None, ttft_s=0.1)
+        )
+    found = judge_run(slo(ERRORS), made_rows(made), (0.0, 250.0))
+    assert (found.status, found.requests, found.objectives[0].value) == ("met", 200, 0.0)  # the sevenths were drawn
+    by_ending = [replace(one, cancel_after_chunks=2 if one.status is Status.CANCELLED else None) for one in made]
+    assert judge_run(slo(ERRORS), made_rows(by_ending), (0.0, 250.0)).status == "missed"
+
+
+def test_test_that_hangs_up_on_every_request_is_told_so() -> None:
+    made = [made_record(i, status=Status.CANCELLED, cancel_after_chunks=1) for i in range(50)]
+    assert "give a cancel_share below 1" in judge_run(slo(P95), made_rows(made), (0.0, 60.0)).because
 
 
 def test_without_steady_state_nothing_is_judged() -> None:

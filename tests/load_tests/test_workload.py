@@ -21,7 +21,7 @@ from console import BadInput, CannotJudge
 from load_tests import synthetic as synthetic_module
 from load_tests.profiles import ROOT, LoadProfile, load_profile
 from load_tests.synthetic import single_tokens
-from load_tests.workload import LoadPlan, plan_load
+from load_tests.workload import LoadPlan, content_digest, plan_load
 from serving.endpoint import Endpoint, connect
 
 SIMULATED = Endpoint("http://127.0.0.1:9/v1", "m", SecretStr("k"), simulated=True)
@@ -85,6 +85,17 @@ def test_request_at_a_place_does_not_depend_on_what_was_asked_for_before() -> No
     one, two = (plan_load(profile(agents()), SIMULATED) for _ in range(2))
     assert one.request_at(29) == two.request_at(29)
     assert [two.request_at(index) for index in range(30)] == [one.request_at(index) for index in range(30)]
+
+
+def test_content_is_of_what_the_profile_only_names(tmp_path: Path) -> None:
+    pipelines = tmp_path / "pipelines.yaml"
+    pipelines.write_text((ROOT / "examples" / "pipelines.yaml").read_text())
+    asked = profile({"kind": "agents", "pipelines": str(pipelines)})
+    before = content_digest(asked, SIMULATED)
+    assert before == content_digest(asked, SIMULATED)
+    pipelines.write_text(pipelines.read_text().replace("10GB/day", "20GB/day"))
+    assert content_digest(asked, SIMULATED) != before
+    assert content_digest(profile(synthetic()), SIMULATED) == ""
 
 
 @pytest.mark.parametrize("workload", [agents(), synthetic()], ids=["agents", "synthetic"])
