@@ -240,7 +240,7 @@ def test_requests_drawn_to_be_hung_up_on_are_neither_good_nor_errors() -> None:
 
 
 def test_requests_are_left_out_by_what_was_drawn_and_not_by_how_they_ended() -> None:
-    """One in twenty fails. Known wrong: of the four fifths drawn, those that failed stay and are a fifth of the rest."""
+    """One in twenty fails. Known wrong: of the four fifths drawn, those that failed stay: a fifth of the rest."""
     made = []
     for i in range(1000):
         fails, drawn = i % 20 == 7, i % 5 < 4
