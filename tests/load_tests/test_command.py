@@ -268,15 +268,15 @@ def test_run_is_logged_to_mlflow_with_its_files(tmp_path: Path, start_simulator:
 
 
 def test_share_that_hangs_up_loads_the_endpoint_and_is_no_error(tmp_path: Path, start_simulator: Start) -> None:
-    base_url = start_simulator(ttft_ms=500, itl_ms=5, output_tokens=40)
+    base_url = start_simulator(ttft_ms=1000, itl_ms=5, output_tokens=40)
     slo = write_slo(tmp_path, {"metric": "error_rate", "at_most": 0.1})
     hung_up = {"cancel_after_chunks": 2, "cancel_share": 0.4}
-    profile = write_profile(tmp_path, arrivals=constant(30), workload=SYNTHETIC, duration_s=4, **hung_up)
+    profile = write_profile(tmp_path, arrivals=constant(30), workload=SYNTHETIC, duration_s=5, **hung_up)
     ran = load_test(profile, "--slo", slo, "--base-url", base_url, "--out", tmp_path / "run", "--json", "--no-mlflow")
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
-    assert 30 < told["cancelled"] < 66  # 48 of 120 expected
-    assert (told["sent"], told["failures"]) == (120, {})
+    assert 40 < told["cancelled"] < 80  # 60 of 150 expected
+    assert (told["sent"], told["failures"]) == (150, {})
     assert "were to be hung up on, as the profile has it" in ran.stderr
     every = write_profile(tmp_path, arrivals=constant(30), workload=SYNTHETIC, cancel_after_chunks=2)
     ran = load_test(every, "--base-url", base_url, "--out", tmp_path / "all", "--no-mlflow")
@@ -285,9 +285,9 @@ def test_share_that_hangs_up_loads_the_endpoint_and_is_no_error(tmp_path: Path, 
 
 
 def test_store_that_is_down_does_not_cost_the_verdict(tmp_path: Path, start_simulator: Start) -> None:
-    base_url = start_simulator(ttft_ms=500, itl_ms=1, output_tokens=8)
+    base_url = start_simulator(ttft_ms=1000, itl_ms=1, output_tokens=8)
     slo = write_slo(tmp_path, {"metric": "ttft", "percentile": 50, "at_most_ms": 10})
-    profile = write_profile(tmp_path, arrivals=constant(20), workload=SYNTHETIC, duration_s=4)
+    profile = write_profile(tmp_path, arrivals=constant(20), workload=SYNTHETIC, duration_s=5)
     store = f"sqlite:///{tmp_path / 'load.yaml' / 'mlflow.db'}"
     judged: list[tuple[list[str | Path], int]] = [(["--slo", slo], 1), ([], 3)]
     for asked, code in judged:
@@ -432,9 +432,9 @@ def test_stopped_capacity_search_goes_on_and_ends_in_one_mlflow_run(tmp_path: Pa
     from mlflow.tracking import MlflowClient
 
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    base_url = start_simulator(ttft_ms=500, itl_ms=1, output_tokens=10)
-    profile = write_profile(tmp_path, arrivals=constant(20), duration_s=3, workload=SYNTHETIC)
-    slo = write_slo(tmp_path, {"metric": "ttft", "percentile": 50, "at_most_ms": 800})
+    base_url = start_simulator(ttft_ms=1000, itl_ms=1, output_tokens=10)
+    profile = write_profile(tmp_path, arrivals=constant(20), duration_s=4, workload=SYNTHETIC)
+    slo = write_slo(tmp_path, {"metric": "ttft", "percentile": 50, "at_most_ms": 1500})
     folder = tmp_path / "found"
     asked: list[str | Path] = [
         "capacity",
