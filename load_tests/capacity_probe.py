@@ -16,13 +16,13 @@ from typing import Literal
 import numpy as np
 
 from load_tests.capacity import FULL, Ask, Probe, Verdict
-from load_tests.latency import PERCENTILES, sent_between
+from load_tests.latency import PERCENTILES, ended_between, sent_between
 from load_tests.measured import Measured, measured
 from load_tests.phases import stop_of
 from load_tests.rows import LoadRows
 from load_tests.slo import Outcome, SloVerdict, good_requests, judge, latencies, run_faults, window_faults
 from load_tests.slo_file import LatencyObjective, Slo
-from load_tests.sse import NS_PER_S, Status
+from load_tests.sse import Status
 
 _RAMP_SHARE = 0.25
 """Left out at the start of a probe without a steady state."""
@@ -101,8 +101,7 @@ def throughput_per_s(rows: LoadRows, window_s: Window | None = None) -> float:
     Those that were hung up on count: beside the rate that was sent they came out as well.
     """
     start_s, end_s = window_s or _last_part(rows)
-    out = [record for record in rows.records if record.status in {Status.OK, Status.CANCELLED}]
-    ended = sum(start_s <= record.ended_ns / NS_PER_S < end_s for record in out)
+    ended = ended_between(rows.records, start_s, end_s, {Status.OK, Status.CANCELLED})
     return ended / (end_s - start_s) if end_s > start_s else 0.0
 
 

@@ -24,7 +24,7 @@ from load_tests.latency import LatencyReport, latency_report
 from load_tests.page import write_page
 from load_tests.phases import window_of
 from load_tests.report import as_json, markdown, print_report
-from load_tests.rows import LoadRows, read_run, write_parquet
+from load_tests.rows import LoadRows, write_parquet
 from load_tests.run_folder import RunFolder, read_test
 from load_tests.server_metrics import ServerReport, server_json, server_metrics, server_report, server_sentences
 from load_tests.slo import EVERY_ONE_CANCELLED, SloVerdict, judge_run, unusable
@@ -89,6 +89,7 @@ def read_asked(
 
 def conclude(
     folder: RunFolder,
+    rows: LoadRows,
     asked: Asked,
     kept: Keeping,
     ended: Ended,
@@ -101,7 +102,6 @@ def conclude(
 
     Raises typer.Exit, KeyboardInterrupt for a test that was stopped, and CannotJudge where nothing can be said.
     """
-    rows = read_run(folder.path)
     report = latency_report(rows)
     print_report(report)
     server = server_report(folder.server, rows) if folder.server.exists() else None

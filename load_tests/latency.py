@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -341,9 +341,11 @@ def _scheduled(rows: LoadRows) -> int | None:
     return sum(known) if len(known) == rows.start.workers else None
 
 
-def ended_between(records: Sequence[RequestRecord], start_s: float, end_s: float) -> int:
-    """Requests that ended well in [start_s, end_s), whenever they were sent."""
-    return sum(record.status is Status.OK and start_s <= record.ended_ns / NS_PER_S < end_s for record in records)
+def ended_between(
+    records: Sequence[RequestRecord], start_s: float, end_s: float, how: Collection[Status] = (Status.OK,)
+) -> int:
+    """Requests that ended so in [start_s, end_s), whenever they were sent."""
+    return sum(record.status in how and start_s <= record.ended_ns / NS_PER_S < end_s for record in records)
 
 
 def _tokens_per_chunk(records: Sequence[RequestRecord]) -> float | None:

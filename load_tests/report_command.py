@@ -47,12 +47,13 @@ def report(
     where = RunFolder.open(folder)
     margins = Margins(percent=margin_percent, run_spread_percent=run_spread_percent)
     asked = read_asked(slo, baseline, margins, junit, markdown_file)
+    rows = read_run(where.path)
     if asked.baseline:
-        start = read_run(where.path).start
-        refuse_incomparable(asked.baseline.start, start.profile, simulated=start.simulated)
+        refuse_incomparable(asked.baseline.start, rows.start.profile, simulated=rows.start.simulated)
     # The error bars that this machine has today are not those of the test, nor perhaps of its machine.
     conclude(
         where,
+        rows,
         asked,
         Keeping(),
         Ended(),

@@ -15,6 +15,7 @@ from load_tests.conclusion import conclude, read_asked
 from load_tests.headless import run_locust
 from load_tests.keeping import Keeping
 from load_tests.profiles import LoadProfile, load_profile
+from load_tests.rows import read_run
 from load_tests.run_folder import RunFolder
 from load_tests.scrape import Scraper
 from load_tests.warm_up import warm_up
@@ -75,6 +76,7 @@ def run(
         ended.refuse_unless_whole()
     conclude(
         folder,
+        read_run(folder.path),
         asked,
         kept,
         ended,

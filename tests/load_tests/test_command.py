@@ -137,10 +137,10 @@ def test_open_loop_sends_what_the_schedule_has_on_one_worker_and_on_two(tmp_path
 
 def test_slo_that_holds_is_met_and_one_that_does_not_is_missed(tmp_path: Path, start_simulator: Start) -> None:
     # A slow first token, so that a busy machine's own lateness stays under 5 % of it.
-    base_url = start_simulator(ttft_ms=500, itl_ms=2, output_tokens=8)
+    base_url = start_simulator(ttft_ms=1000, itl_ms=2, output_tokens=8)
     profile = write_profile(tmp_path, arrivals=constant(40), workload=SYNTHETIC, duration_s=6)
     codes, told = {}, {}
-    for limit_ms in (1500, 400):
+    for limit_ms in (3000, 800):
         slo = write_slo(
             tmp_path,
             {"metric": "ttft", "percentile": 95, "at_most_ms": limit_ms},
@@ -150,17 +150,17 @@ def test_slo_that_holds_is_met_and_one_that_does_not_is_missed(tmp_path: Path, s
         where: list[str | Path] = ["--base-url", base_url, "--out", tmp_path / f"run{limit_ms}"]
         ran = load_test(profile, "--slo", slo, *where, *files, "--json", "--no-mlflow")
         codes[limit_ms], told[limit_ms] = ran.returncode, json.loads(ran.stdout)["slo"]
-    assert codes == {1500: 0, 400: 1}
-    assert (told[1500]["status"], told[400]["status"]) == ("met", "missed")
-    assert [outcome["status"] for outcome in told[400]["objectives"]] == ["missed", "met"]
-    suites = {limit: ET.parse(tmp_path / f"{limit}.xml").getroot() for limit in (1500, 400)}  # noqa: S314 - ours
-    assert (suites[1500].get("failures"), suites[400].get("failures")) == ("0", "1")
-    assert "missed" in (tmp_path / "400.md").read_text()
-    softer = write_slo(tmp_path, {"metric": "ttft", "percentile": 95, "at_most_ms": 1500})
-    again = load_tests("report", tmp_path / "run400", "--slo", softer, "--baseline", tmp_path / "run1500", "--json")
+    assert codes == {3000: 0, 800: 1}
+    assert (told[3000]["status"], told[800]["status"]) == ("met", "missed")
+    assert [outcome["status"] for outcome in told[800]["objectives"]] == ["missed", "met"]
+    suites = {limit: ET.parse(tmp_path / f"{limit}.xml").getroot() for limit in (3000, 800)}  # noqa: S314 - ours
+    assert (suites[3000].get("failures"), suites[800].get("failures")) == ("0", "1")
+    assert "missed" in (tmp_path / "800.md").read_text()
+    softer = write_slo(tmp_path, {"metric": "ttft", "percentile": 95, "at_most_ms": 3000})
+    again = load_tests("report", tmp_path / "run800", "--slo", softer, "--baseline", tmp_path / "run3000", "--json")
     assert again.returncode in {0, 3}, again.stderr  # two runs of six seconds may be too few to be no worse
     found = json.loads(again.stdout)
-    assert (found["slo"]["status"], found["sent"]) == ("met", len(read_run(tmp_path / "run400").records))
+    assert (found["slo"]["status"], found["sent"]) == ("met", len(read_run(tmp_path / "run800").records))
     assert found["baseline"]["verdict"] != "worse"
     assert found["server"]["tokens"][0]["equal"] is True
 
@@ -180,7 +180,7 @@ def test_slower_endpoint_is_worse_than_its_baseline_and_another_profile_is_refus
     # Evenly spaced: in six seconds of a Poisson schedule the number in flight may well drift by chance.
     profile = write_profile(tmp_path, arrivals=constant(40), workload=SYNTHETIC, duration_s=6)
     # Slow first tokens, so that a busy machine's own lateness stays under 5 % of them.
-    before, after = start_simulator(ttft_ms=500, itl_ms=2, output_tokens=8), start_simulator(ttft_ms=600, itl_ms=2)
+    before, after = start_simulator(ttft_ms=1000, itl_ms=2, output_tokens=8), start_simulator(ttft_ms=1200, itl_ms=2)
     base = tmp_path / "base"
     assert load_test(profile, "--base-url", before, "--out", base, "--no-mlflow").returncode == 0
     # The Parquet file alone will do: it is what MLflow keeps of a run.
