@@ -13,24 +13,24 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-import console
-from agents.approvals import TraceMode
-from agents.approvals_command import approvals
-from agents.batch import SMALL_RUN, Outcome, Setup, ask_all
-from agents.client import ClientKind
-from agents.files import Entry, PipelineFiles
+from agents.asking.client import ClientKind
+from agents.asking.prompt_check import check_renders
+from agents.asking.variant import DEFAULT_PROMPT, load_prompt
+from agents.cli.approvals_command import approvals
+from agents.cli.open_files import allow_connections
+from agents.cli.policies_command import policies
+from agents.cli.prompts_command import prompts
+from agents.facts.pipeline_files import Entry, PipelineFiles
 from agents.guardrails import GuardrailMode
-from agents.open_files import allow_connections
-from agents.orchestrator import summary
-from agents.policies_command import policies
-from agents.policy import DEFAULT_POLICY, load_policy, with_settings
-from agents.prompt import DEFAULT_PROMPT, load_prompt
-from agents.prompt_check import check_renders
-from agents.prompts_command import prompts
-from agents.rows import RowFile, Unfinished
+from agents.labels.policy import DEFAULT_POLICY, load_policy, with_settings
+from agents.reports.approvals import TraceMode
+from agents.reports.batch import SMALL_RUN, Outcome, Setup, ask_all
+from agents.reports.orchestrator import summary
+from agents.reports.rows import RowFile, Unfinished
+from agents.reports.tally import Tally
 from agents.schema import PipelineReport, Stage, StageReport
-from agents.tally import Tally
-from console import BadInput, CannotJudge, ExitCode, one_line, say
+from common import console
+from common.console import BadInput, CannotJudge, ExitCode, one_line, say
 from serving.endpoint import connect
 
 app = console.command_group(__doc__ or "")

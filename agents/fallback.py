@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source, SourceKind
+from agents.facts.units import bytes_per_hour
 from agents.lexicon import mention
 from agents.schema import IngestionMode, Label, Recommendation, Stage
-from agents.source_rules import (
+from agents.specialists.ingestion.source_rules import (
     DAY_S,
     IDLE_BELOW_PERCENT,
     LARGE_BYTES_PER_H,
@@ -28,8 +30,6 @@ from agents.source_rules import (
     offers_webhook,
     unfit_modes,
 )
-from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source, SourceKind
-from agents.units import bytes_per_hour
 
 B, M, S, C, P = IngestionMode
 

@@ -17,12 +17,14 @@ from functools import cached_property
 
 from agents.answers import ACTION_CHARACTERS, SUMMARY_CHARACTERS, AnswerForm
 from agents.claims import Claim, claims
+from agents.facts.spec import PipelineSpec, Source, SourceKind
+from agents.facts.units import bytes_per_hour
 from agents.fallback import causes
 from agents.figures import CPU_TARGET_PERCENT, invented_figures
 from agents.injection import foreign_words, obeyed_words, words
 from agents.lexicon import advised, advising, mention, whole_sentence
 from agents.schema import IngestionMode, Label, Recommendation, Stage, Violation
-from agents.source_rules import (
+from agents.specialists.ingestion.source_rules import (
     IDLE_BELOW_PERCENT,
     LARGE_BYTES_PER_H,
     POLLING_FROM_S,
@@ -40,9 +42,7 @@ from agents.source_rules import (
     sends_a_stream,
     unfit_modes,
 )
-from agents.spec import PipelineSpec, Source, SourceKind
-from agents.units import bytes_per_hour
-from console import shorten
+from common.console import shorten
 
 CIRCLES = 3
 """A run of three words that stands this often in one sentence is a model going in circles."""

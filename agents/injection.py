@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from agents.claims import levels_not_given
+from agents.facts.spec import PipelineSpec
 from agents.lexicon import advising
 from agents.schema import Label
-from agents.spec import PipelineSpec
 
 REPEATED_WORDS = 4
 """So many words in a row, taken from an instruction in the input, are no accident."""

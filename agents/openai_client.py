@@ -1,7 +1,7 @@
 """The openai SDK as a transport: one try, the bytes as they came.
 
 The SDK's own retries, timeouts and lenient reading of answers are left aside: what is done about a failure, and what
-counts as a sound answer, is the same for both clients (agents/client.py, agents/completion.py).
+counts as a sound answer, is the same for both clients (agents/asking/client.py, agents/asking/completion.py).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient
 
+from agents.asking.transport import TryFailed, body_of, broken, cut_off, unreachable
 from agents.schema import ErrorClass
-from agents.transport import TryFailed, body_of, broken, cut_off, unreachable
 from serving.endpoint import Endpoint, is_loopback
 
 

@@ -1,4 +1,4 @@
-"""The shared types: what an agent recommends and what a run reports. What comes in is agents/spec.py.
+"""The shared types: what an agent recommends and what a run reports. What comes in is agents/facts/spec.py.
 
 Everything here is a border: fields are checked strictly, unknown keys are refused, and what is absent stays
 absent (None), since a missing metric is neither zero nor a hundred.

@@ -22,10 +22,10 @@ from typing import Annotated
 import psutil
 import typer
 
-import console
 from agents.guardrails import GuardrailMode
 from benchmarks.simulator_process import simulator
-from console import CannotJudge, say
+from common import console
+from common.console import CannotJudge, say
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

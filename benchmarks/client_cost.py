@@ -22,14 +22,14 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-import console
-from agents.client import ClientKind, make_client
-from agents.files import ReadPipeline, read_pipelines
-from agents.policy import DEFAULT_POLICY, load_policy
-from agents.prompt import DEFAULT_PROMPT, load_prompt
-from agents.requests import requests_for
+from agents.asking.client import ClientKind, make_client
+from agents.asking.requests import requests_for
+from agents.asking.variant import DEFAULT_PROMPT, load_prompt
+from agents.facts.pipeline_files import ReadPipeline, read_pipelines
+from agents.labels.policy import DEFAULT_POLICY, load_policy
 from benchmarks.simulator_process import simulator
-from console import say
+from common import console
+from common.console import say
 from serving.endpoint import Endpoint, connect
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

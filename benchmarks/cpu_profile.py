@@ -21,8 +21,8 @@ from typing import Annotated
 import aiohttp
 import typer
 
-import console
-from console import BadInput, say
+from common import console
+from common.console import BadInput, say
 from serving import weights
 from serving.catalogue import default_model, model_named
 from serving.profiles import Profile, make, model_size

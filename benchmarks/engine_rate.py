@@ -32,10 +32,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-import console
-from agents.requests import labels_for, stage_request
+from agents.asking.requests import labels_for, stage_request
 from agents.schema import Stage
-from console import CannotJudge, say, shorten
+from common import console
+from common.console import CannotJudge, say, shorten
 from evals.case import Case, dump_cases
 from evals.generate import ROWS, generate
 from evals.plan import load_plan

@@ -35,15 +35,15 @@ from typing import Annotated, Any
 
 import typer
 
-import console
-from agents.policy import load_policy
-from agents.prompt import load_prompt
-from agents.requests import labels_for, stage_request
+from agents.asking.requests import labels_for, stage_request
+from agents.asking.variant import load_prompt
+from agents.labels.policy import load_policy
 from benchmarks.peers.environment import PeerFailed, last_line, peers_python
 from benchmarks.peers.plumbline_driver import cases_beside
 from benchmarks.peers.work import Row, write_rows
 from benchmarks.simulator_process import simulator
-from console import BadInput, say, shorten
+from common import console
+from common.console import BadInput, say, shorten
 from evals.case import Case, dump_cases
 from evals.generate import generate
 from serving.endpoint import connect

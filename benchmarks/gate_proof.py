@@ -20,10 +20,10 @@ from typing import Annotated
 
 import typer
 
-import console
 from benchmarks.mutations import GROUNDED, MUTATIONS, Mutation, Setup, setup
 from benchmarks.simulator_process import simulator
-from console import ExitCode, say
+from common import console
+from common.console import ExitCode, say
 from evals.compare import Run
 from evals.gate import GateVerdict, judge
 from evals.gate_rules import GateRules

@@ -32,9 +32,9 @@ import numpy as np
 import typer
 import yaml
 
-import console
 from benchmarks.engine_rate import BENCH_SERVE, bench_arguments, spread
-from console import BadInput, CannotJudge, say, shorten
+from common import console
+from common.console import BadInput, CannotJudge, say, shorten
 from load_tests.profiles import load_profile
 from load_tests.rows import LoadRows
 from load_tests.run_test import run_profile

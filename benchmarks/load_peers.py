@@ -44,14 +44,14 @@ from typing import Annotated, Any
 
 import typer
 
-import console
 from benchmarks.peers import load_tools
 from benchmarks.peers.environment import PeerFailed
 from benchmarks.peers.load_figures import Figures, Nominal, Reported, figures_of, note_of
 from benchmarks.peers.load_server import ITL_MS, OUTPUT_TOKENS, TTFT_MS, LoadServer, load_server
 from benchmarks.peers.load_tools import Load
 from benchmarks.peers.process_tree import watch
-from console import BadInput, say, shorten
+from common import console
+from common.console import BadInput, say, shorten
 from serving.endpoint import connect
 from tracking.runs import git_sha
 

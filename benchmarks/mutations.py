@@ -15,8 +15,8 @@ from unittest.mock import patch
 import yaml
 
 from agents import guardrails
-from agents.policy import load_policy, with_settings
-from agents.prompt import PROMPTS_DIR
+from agents.asking.variant import PROMPTS_DIR
+from agents.labels.policy import load_policy, with_settings
 
 Document = dict[str, Any]
 LABEL = "because {{ because }}."

@@ -18,10 +18,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-import console
-from agents.policy import load_policy
-from agents.requests import labels_for
+from agents.asking.requests import labels_for
+from agents.labels.policy import load_policy
 from agents.schema import Label
+from common import console
 from evals.case import Case
 from evals.generate import generate
 from evals.reference import reference_answer, wrong_answer

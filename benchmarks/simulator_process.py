@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from console import CannotJudge
+from common.console import CannotJudge
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SIMULATOR = (

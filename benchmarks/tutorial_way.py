@@ -28,16 +28,16 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr
 
-import console
-from agents.client import ChatClient, make_client
-from agents.files import Entry, ReadPipeline
-from agents.orchestrator import AgenticDataOrchestrator
-from agents.policy import load_policy
-from agents.prompt import DEFAULT_PROMPT, load_prompt
-from agents.requests import requests_for
+from agents.asking.client import ChatClient, make_client
+from agents.asking.requests import requests_for
+from agents.asking.variant import DEFAULT_PROMPT, load_prompt
+from agents.facts.pipeline_files import Entry, ReadPipeline
+from agents.facts.spec import PipelineSpec
+from agents.labels.policy import load_policy
+from agents.reports.orchestrator import AgenticDataOrchestrator
 from agents.schema import PipelineReport, Stage
-from agents.spec import PipelineSpec
-from console import say
+from common import console
+from common.console import say
 from evals.generate import generate
 from serving import weights
 from serving.catalogue import default_model, model_named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-import console
+from common import console
 from evals.generate_command import generate
 from evals.run_command import rescore, run
 from evals.verdict_commands import compare, gate

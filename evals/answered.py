@@ -9,14 +9,14 @@ from functools import cache, cached_property
 from pydantic import ValidationError
 
 from agents.answers import AnswerForm, read_answer
+from agents.asking.variant import Fact, facts_for
+from agents.facts.spec import InfrastructureMetrics, QualityMetrics
 from agents.fallback import causes
 from agents.figures import FREE_FIGURES, figures, following_figures, told_figures
 from agents.lexicon import flatten, phrases
-from agents.prompt import Fact, facts_for
 from agents.schema import IngestionMode, Label, Recommendation, Stage
-from agents.source_rules import kind_of
-from agents.spec import InfrastructureMetrics, QualityMetrics
-from console import shorten
+from agents.specialists.ingestion.source_rules import kind_of
+from common.console import shorten
 from evals.case import Case
 
 _NO_WORD = {sign: " " for sign in range(128) if not (chr(sign).isalnum() or chr(sign) == "_")}

@@ -18,9 +18,9 @@ from typing import Any, Self
 import orjson
 from pydantic import ValidationError
 
-from agents.client import ChatClient
-from agents.reply import Reply
-from console import BadInput, CannotJudge
+from agents.asking.client import ChatClient
+from agents.asking.reply import Reply
+from common.console import BadInput, CannotJudge
 from evals.variant import ServedModel
 
 _FORMAT = 1

@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from agents.files import describe
+from agents.facts.pipeline_files import describe
+from agents.facts.spec import PipelineSpec
 from agents.lexicon import LEXICON_PATH, phrases
 from agents.schema import IngestionMode, Name, Stage, Strict
-from agents.spec import PipelineSpec
-from console import BadInput, shorten
+from common.console import BadInput, shorten
 
 CURATED = Path(__file__).parent / "cases" / "curated.jsonl"
 """The cases kept in the repository."""

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, Generic, TypeVar, overload
 import orjson
 from pydantic import ValidationError
 
-from agents.files import describe
-from agents.policy import Policy
-from agents.requests import Labels
-from console import BadInput, CannotJudge
+from agents.asking.requests import Labels
+from agents.facts.pipeline_files import describe
+from agents.labels.policy import Policy
+from common.console import BadInput, CannotJudge
 from evals.case import Case
 from evals.labels import case_labels
 

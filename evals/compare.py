@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from agents.schema import Name, Strict
-from console import BadInput, CannotJudge, shorten
+from common.console import BadInput, CannotJudge, shorten
 from evals.comparison import compare_paired, with_holm
 from evals.gate_rules import FROM_MODEL, OUTCOMES, STAGE_HEADLINES
 from evals.labels import case_labels

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from agents.schema import Name, Stage, Strict
-from console import shorten
+from common.console import shorten
 from evals.scorers import SCORERS
 
 HEADLINE = "headline"

@@ -10,7 +10,7 @@ from typing import Annotated, get_args
 import typer
 
 from agents.schema import Stage
-from console import BadInput, say, table
+from common.console import BadInput, say, table
 from evals.case import Case, Difficulty, dump_cases
 from evals.generate import ROWS, iter_cases
 

@@ -21,13 +21,13 @@ import orjson
 import uvloop
 from pydantic import Field, ValidationError
 
-import console
 from agents.answers import AnswerForm, read_answer
-from agents.client import ChatClient, make_client
-from agents.reply import EndpointFailed
-from agents.requests import labels_for
+from agents.asking.client import ChatClient, make_client
+from agents.asking.reply import EndpointFailed
+from agents.asking.requests import labels_for
 from agents.schema import ErrorClass, Label, Name, Recommendation, Stage, Strict
-from console import BadInput, CannotJudge, shorten
+from common import console
+from common.console import BadInput, CannotJudge, shorten
 from evals import judge_prompt
 from evals.agreement import Agreement, agreement
 from evals.case import Case

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import Field
 
-from agents.prompt import facts_for
+from agents.asking.variant import facts_for
 from agents.schema import Label, Recommendation, Strict
 from evals.case import Case
 

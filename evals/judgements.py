@@ -12,7 +12,7 @@ from typing import BinaryIO
 from pydantic import Field, ValidationError
 
 from agents.schema import ErrorClass, Name, Strict
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from evals.judge_prompt import Preference, Verdict
 
 JUDGEMENTS_FILE = "judgements.jsonl"

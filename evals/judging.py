@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import console
-from console import BadInput, CannotJudge, PlumblineError, say, shorten
+from common import console
+from common.console import BadInput, CannotJudge, PlumblineError, say, shorten
+from common.whole_file import write_whole
 from evals.judge import JudgeSummary, Share, judge_run
 from evals.run_folder import RunFolder
-from evals.whole_file import write_whole
 from serving.endpoint import Endpoint, connect
 
 JUDGE_FILE = "judge.json"

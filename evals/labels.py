@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agents.policy import Policy, policy_for, priority, severity
-from agents.requests import Labels
+from agents.asking.requests import Labels
+from agents.labels.policy import Policy, policy_for, priority, severity
 from agents.schema import Stage
 from evals.case import Case
 

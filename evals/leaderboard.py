@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import console
-from console import say
+from common import console
+from common.console import say
 from evals.gate_rules import HEADLINE
 from evals.metamorphic import RelationRate
 from evals.results import Comparison, Results, VariantResult, sentence

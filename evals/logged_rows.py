@@ -18,7 +18,7 @@ from typing import Any, Self
 import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import parquet
 
-from console import CannotJudge
+from common.console import CannotJudge
 from evals.case import Case
 from evals.gate_rules import HEADLINE
 from evals.run_folder import RunFolder

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from console import BadInput, one_line
+from common.console import BadInput, one_line
 
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no way to write."""

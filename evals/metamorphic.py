@@ -22,12 +22,12 @@ from typing import TypeVar
 from pydantic import Field, ValidationError
 
 from agents.answers import AnswerForm, read_answer
+from agents.asking.requests import labels_for
 from agents.claims import levels_not_given
+from agents.facts.spec import PipelineSpec
 from agents.lexicon import advised, mention
-from agents.requests import labels_for
 from agents.schema import Name, Recommendation, Stage, Strict
-from agents.spec import PipelineSpec
-from console import BadInput, shorten
+from common.console import BadInput, shorten
 from evals.case import Case
 from evals.relations import RELATIONS
 from evals.run_folder import RunFolder

@@ -8,7 +8,7 @@ from typing import Self
 
 from rich.markup import escape
 
-import console
+from common import console
 from evals.sample import Sample
 
 _TELL_EVERY_S = 0.25

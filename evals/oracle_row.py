@@ -1,6 +1,6 @@
 """What a row of the oracle table fixes, and what it leaves to the seed.
 
-Facts are written flat, by the field names of agents/spec.py, each with the values it may take. A fact that stands
+Facts are written flat, by the field names of agents/facts/spec.py, each with the values it may take. A fact that stands
 alone is fixed; the seed picks among several.
 
 How hard a case is, is a matter of what surrounds the fact that decides:
@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
 from agents.schema import IngestionMode, Stage
-from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
 from evals.case import Case, Difficulty
 
 Facts = dict[str, Any]

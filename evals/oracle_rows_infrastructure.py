@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from agents.facts.spec import Reading
 from agents.schema import Stage
-from agents.spec import Reading
 from evals.oracle_row import Drawn, Key, Options, OracleRow, one_of, options, tenths
 
 _STAGE = Stage.INFRASTRUCTURE

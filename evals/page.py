@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from console import printable
+from common.console import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_BYTES = 1_000_000

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from agents.policy import Policy
-from agents.prompt import PromptVariant
-from agents.requests import stage_request
-from console import BadInput, CannotJudge, progress, say
+from agents.asking.requests import stage_request
+from agents.asking.variant import PromptVariant
+from agents.labels.policy import Policy
+from common.console import BadInput, CannotJudge, progress, say
 from evals.gate_rules import HEADLINE
 from evals.labels import case_labels
 from evals.logged_rows import Gathered, Row, gather, record_of

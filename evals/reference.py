@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from agents.answers import SUMMARY_CHARACTERS, AnswerForm
-from agents.prompt import Fact, facts_for
+from agents.asking.variant import Fact, facts_for
 from agents.schema import IngestionMode, Recommendation, Stage
 from evals.case import Case
 

@@ -5,7 +5,7 @@ leave the advice as it is, and a worse metric must not make it milder. A relatio
 where it has nothing to change.
 
 What a model never sees cannot sway it. A prompt holds neither the pipeline's id nor the order of a file's keys, and
-amounts in one spelling (agents/units.py): there both prompts are the same, which is a guarantee of ours and no merit
+amounts in one spelling (agents/facts/units.py): there both prompts are the same, which is a guarantee of ours and no merit
 of the model's. Such pairs show how far the endpoint repeats itself.
 """
 
@@ -22,15 +22,22 @@ from zlib import crc32
 
 from pydantic import Field, ValidationError
 
+from agents.asking.requests import labels_for
+from agents.facts.pipeline_files import load_yaml_model
+from agents.facts.spec import PipelineSpec, Source
+from agents.facts.units import bytes_per_hour, seconds
 from agents.figures import figures
-from agents.files import load_yaml_model
-from agents.labelling import PRIORITIES, SEVERITIES
-from agents.policy import DEFAULT_POLICY, Policy, load_policy
-from agents.requests import labels_for
+from agents.labels.labelling import PRIORITIES, SEVERITIES
+from agents.labels.policy import DEFAULT_POLICY, Policy, load_policy
 from agents.schema import Label, Stage, Strict
-from agents.source_rules import LARGE_BYTES_PER_H, has_many_files, is_small_pull, kind_of, need_s, unfit_modes
-from agents.spec import PipelineSpec, Source
-from agents.units import bytes_per_hour, seconds
+from agents.specialists.ingestion.source_rules import (
+    LARGE_BYTES_PER_H,
+    has_many_files,
+    is_small_pull,
+    kind_of,
+    need_s,
+    unfit_modes,
+)
 from evals.case import Case
 
 WORDS_PATH = Path(__file__).parent / "relations.yaml"

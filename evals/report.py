@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.requests import labels_for, stage_request
+from agents.asking.requests import labels_for, stage_request
+from common.whole_file import write_whole
 from evals import page
 from evals.gate_rules import HEADLINE
 from evals.leaderboard import SIMULATED, sentences
@@ -16,7 +17,6 @@ from evals.results import Comparison, Results, load_results
 from evals.run_folder import RunFolder
 from evals.sample import Sample
 from evals.scoring import read_samples, scores
-from evals.whole_file import write_whole
 
 REPORT_FILE = "report.html"
 WORST_PER_VARIANT = 20

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from agents.files import describe
+from agents.facts.pipeline_files import describe
 from agents.schema import Name, Stage, Strict
-from console import BadInput
+from common.console import BadInput
 from evals import headline
 from evals.comparison import ALPHA, Paired, compare_paired, with_holm
 from evals.gate_rules import HEADLINE

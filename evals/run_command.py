@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import console
-from console import BadInput, CannotJudge, say
+from common import console
+from common.console import BadInput, CannotJudge, say
 from evals.case_file import CaseFile
 from evals.plan import Plan, load_plan
 from evals.run_folder import RunFolder

@@ -23,13 +23,13 @@ from typing import Self
 import orjson
 from pydantic import ValidationError
 
-from agents.files import describe
-from console import BadInput, CannotJudge, shorten
+from agents.facts.pipeline_files import describe
+from common.console import BadInput, CannotJudge, shorten
+from common.whole_file import write_whole
 from evals.case import Case
 from evals.case_file import CaseFile
 from evals.plan import FORMAT, Plan
 from evals.sample import Sample
-from evals.whole_file import write_whole
 
 OnDamage = Callable[[int, str], None]
 """Gets a line's number and what is wrong with it."""

@@ -12,14 +12,14 @@ from functools import cache as kept
 
 import uvloop
 
-from agents.agent import AGENTS, Answer
-from agents.client import ChatClient, make_client
+from agents.asking.client import ChatClient, make_client
+from agents.asking.reply import AgentError
+from agents.asking.requests import Labels, stage_request
+from agents.asking.variant import PromptVariant
+from agents.deciding.agent import AGENTS, Answer
 from agents.guardrails import GuardrailMode
-from agents.prompt import PromptVariant
-from agents.reply import AgentError
-from agents.requests import Labels, stage_request
 from agents.schema import ErrorClass
-from console import BadInput
+from common.console import BadInput
 from evals.cache import AnswerCache, SampleClient
 from evals.case import Case
 from evals.plan import Plan

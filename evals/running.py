@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from agents.open_files import allow_connections
-from console import BadInput, CannotJudge, say, shorten
+from agents.cli.open_files import allow_connections
+from common.console import BadInput, CannotJudge, say, shorten
 from evals.cache import AnswerCache
 from evals.meter import Meter
 from evals.plan import Plan, difference, load_plan

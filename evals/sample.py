@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from agents.reply import Reply
+from agents.asking.reply import Reply
 from agents.schema import ErrorClass, FallbackReason, Name, Recommendation, Strict
 
 

@@ -17,7 +17,7 @@ from agents.figures import claiming, figures, strange_figures
 from agents.guardrails import Checked, tool_does_not_fit_mode, tool_does_not_fit_source
 from agents.lexicon import places
 from agents.schema import Recommendation, Stage
-from console import shorten
+from common.console import shorten
 from evals.answered import Answered
 from evals.headline import headline
 from evals.points import advised, recommended

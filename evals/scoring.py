@@ -21,17 +21,17 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-import console
 from agents.answers import AnswerForm
-from agents.requests import Labels
-from console import BadInput, CannotJudge, shorten
+from agents.asking.requests import Labels
+from common import console
+from common.console import BadInput, CannotJudge, shorten
+from common.whole_file import write_whole
 from evals.case import Case
 from evals.run_folder import RunFolder, misplaced
 from evals.sample import Sample
 from evals.score import Score
 from evals.score_table import ScoreTable
 from evals.scorers import SCORER_NAMES, Answered, score_all
-from evals.whole_file import write_whole
 
 _ONE_PROCESS = 4_000
 """Up to so many samples a second process would cost more to start than it saves."""

@@ -10,7 +10,7 @@ from agents.figures import figures
 from agents.guardrails import CIRCLES
 from agents.lexicon import occurrences
 from agents.schema import Stage
-from console import shorten
+from common.console import shorten
 from evals.answered import Answered, begins
 from evals.generate import ROWS
 from evals.score import Score

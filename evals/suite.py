@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from agents.asking.variant import PromptVariant
 from agents.guardrails import GuardrailMode
-from agents.policy import DEFAULT_POLICY
-from agents.prompt import PromptVariant
+from agents.labels.policy import DEFAULT_POLICY
 from agents.schema import Name, Strict
-from console import shorten
+from common.console import shorten
 from evals.gate_rules import GateRules
 
 AS_PROMPT = "as prompt"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from agents.asking.variant import PromptVariant
 from agents.guardrails import GuardrailMode
-from agents.policy import Policy
-from agents.prompt import PromptVariant
+from agents.labels.policy import Policy
 from agents.schema import Name, Strict
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import console
-from agents.files import load_yaml_model
-from console import CannotJudge, say
+from agents.facts.pipeline_files import load_yaml_model
+from common import console
+from common.console import CannotJudge, say
 from evals.gate_rules import GateRules
 from evals.suite import Suite
 

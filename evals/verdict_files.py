@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from xml.etree import ElementTree as ET
 
-from console import one_line
+from common.console import one_line
 from evals.gate import Check, GateVerdict
 from evals.leaderboard import SIMULATED
 from evals.markup import plain, xml_text

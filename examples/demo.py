@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import console
-from console import CannotJudge, say
+from common import console
+from common.console import CannotJudge, say
 from serving.state import ServerRecord, running
 from serving.vllm_server import healthy
 from tracking.runs import LOCAL_STORE, ui_command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import console
+from common import console
 from load_tests.report_command import report
 from load_tests.run_command import run
 from load_tests.search_commands import calibrate, capacity

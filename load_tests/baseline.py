@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from console import CannotJudge, ExitCode, shorten
+from common.console import CannotJudge, ExitCode, shorten
 from load_tests.intervals import CONFIDENCE, batches, effective_n, share_bounds
 from load_tests.measured import Bools, Floats, Measured, Origin, measured
 from load_tests.rows import LoadRows, RunStart

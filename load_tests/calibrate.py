@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from console import CannotJudge
-from evals.whole_file import write_whole
+from common.console import CannotJudge
+from common.whole_file import write_whole
 from load_tests.latency import cpu_shares, stolen_share
 from load_tests.rows import LoadRows
 from load_tests.sse import NS_PER_S, Status

@@ -14,7 +14,7 @@ from typing import Literal
 
 import yaml
 
-import console
+from common import console
 from load_tests.calibrate import HOLDS_BELOW_S, Calibration, CalibrationStep, Spread, calibrate
 from load_tests.rows import LoadRows
 from serving.endpoint import Endpoint, connect

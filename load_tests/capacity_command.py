@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import console
-from evals.whole_file import write_whole
+from common import console
+from common.whole_file import write_whole
 from load_tests.arrivals import Closed, Constant, Gamma, OpenLoop, Poisson, schedule
 from load_tests.calibrate_command import RunProfile
 from load_tests.capacity import Ask, Capacity, Probe, SearchLimits, Stop, result, search

@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from console import BadInput, say, shorten
-from evals.whole_file import write_whole
+from common.console import BadInput, say, shorten
+from common.whole_file import write_whole
 from load_tests.profiles import LoadProfile
 from load_tests.rows import LoadRows, read_parquet
 from load_tests.run_folder import RunFolder

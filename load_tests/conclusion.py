@@ -12,9 +12,9 @@ from typing import Any
 
 import typer
 
-import console
+from common import console
+from common.whole_file import write_whole
 from evals.markup import check_target, write_file
-from evals.whole_file import write_whole
 from load_tests import verdict
 from load_tests.baseline import Comparison, Margins, compare_runs
 from load_tests.calibrate import Calibration, error_bars

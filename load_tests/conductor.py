@@ -24,7 +24,7 @@ import orjson
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner
 
-from console import ExitCode, PlumblineError, say, table
+from common.console import ExitCode, PlumblineError, say, table
 from load_tests.facts import FACTS_VARIABLE, LoadFacts, from_json
 from load_tests.sender_process import PREPARE_LIMIT_S, ROOT
 from load_tests.worker_part import ENDED, PREPARE, READY, SPARE_S, START, STOP

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import Progress, TaskID
 
-from console import CannotJudge, progress, say, shorten
+from common.console import CannotJudge, progress, say, shorten
 from load_tests.facts import FACTS_VARIABLE, facts_of, to_json
 from load_tests.live import LiveCount
 from load_tests.sender_process import END_S, PREPARE_LIMIT_S

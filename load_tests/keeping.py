@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import console
+from common import console
 
 T = TypeVar("T")
 

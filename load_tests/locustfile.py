@@ -33,7 +33,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
 import gevent  # type: ignore[import-untyped] # it ships no types
 
-from console import PlumblineError, say
+from common.console import PlumblineError, say
 from load_tests.conductor import Conductor
 from load_tests.worker_part import Part, Worker
 

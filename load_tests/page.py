@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.whole_file import write_whole
 from evals import page
-from evals.whole_file import write_whole
 from load_tests.page_charts import TestTimes, charts_of, server_charts
 from load_tests.rows import LoadRows
 from load_tests.server_metrics import ServerReport, server_sentences

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-import console
+from common import console
 from load_tests.facts import facts_of, to_json
 from load_tests.profiles import EXAMPLE_PROFILE, load_profile
 from load_tests.warm_up import warm_up

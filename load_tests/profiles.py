@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from agents.files import load_yaml_model
-from agents.policy import DEFAULT_POLICY
-from agents.prompt import DEFAULT_PROMPT
+from agents.asking.variant import DEFAULT_PROMPT
+from agents.facts.pipeline_files import load_yaml_model
+from agents.labels.policy import DEFAULT_POLICY
 from agents.schema import Name, Stage, Strict
-from console import BadInput
+from common.console import BadInput
 from load_tests.arrivals import Arrivals, Trace
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import console
+from common import console
 from evals.markup import plain
 from load_tests.latency import BUSY_SHARE, LATE_SHARE, PERCENTILES, STOLEN_SHARE, Estimate, LatencyReport, Summary
 from load_tests.phases import NoSteady, Steady

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from console import BadInput, CannotJudge, shorten
+from common.console import BadInput, CannotJudge, shorten
 from load_tests.parquet import read_records, write_records
 from load_tests.sse import RequestRecord
 

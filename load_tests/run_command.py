@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-import console
+from common import console
 from load_tests.arrivals import Closed
 from load_tests.baseline import MARGIN_PERCENT, Margins, refuse_incomparable
 from load_tests.calibrate import this_machines

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from console import BadInput
+from common.console import BadInput
 from load_tests.profiles import ROOT
 from load_tests.rows import ROWS_GLOB, LoadRows, read_parquet, read_run
 

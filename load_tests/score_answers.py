@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from console import say
+from common.console import say
 from load_tests.sse import RequestRecord, Status
 
 if TYPE_CHECKING:  # a second to import, which the sender need not spend
@@ -82,8 +82,8 @@ class Scoring:
 def main(policy_name: str, prompt_name: str) -> None:
     """Score each line until there are no more."""
     os.nice(_LEAST_URGENT)  # the measurement goes first
-    from agents.policy import load_policy
-    from agents.prompt import load_prompt
+    from agents.asking.variant import load_prompt
+    from agents.labels.policy import load_policy
     from evals.answered import Answered
     from evals.case import Case
     from evals.labels import case_labels

@@ -26,7 +26,7 @@ from urllib.error import HTTPError
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from console import BadInput, say, shorten
+from common.console import BadInput, say, shorten
 from load_tests.gpu import Gpus, find_gpus
 from load_tests.parquet import table_of
 from serving.endpoint import is_loopback, origin_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import console
+from common import console
 from load_tests.run_folder import RUNS
 from load_tests.run_test import run_profile
 from serving.endpoint import connect

@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 import uvloop
 
-import console
+from common import console
 from load_tests.arrivals import Closed, schedule, share
 from load_tests.dispatch import Dispatch
 from load_tests.loops import ClosedLoop, Loop, OpenLoop

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from console import ExitCode
+from common.console import ExitCode
 from load_tests.intervals import (
     Bounds,
     batches,

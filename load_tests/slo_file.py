@@ -21,7 +21,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from agents.files import load_yaml_model
+from agents.facts.pipeline_files import load_yaml_model
 from agents.schema import Name, Strict
 from load_tests.measured import Origin
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import orjson
 
-from console import shorten
+from common.console import shorten
 
 NS_PER_S = 1e9
 _ERROR_EVENT = "event: error"

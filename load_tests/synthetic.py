@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from console import BadInput, CannotJudge, shorten
+from common.console import BadInput, CannotJudge, shorten
 from load_tests.prepared import PreparedRequest
 from load_tests.profiles import SyntheticWorkload
 from serving.endpoint import Endpoint, is_loopback

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from console import BadInput, shorten
+from common.console import BadInput, shorten
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
-import console
+from common import console
 from evals.markup import plain, xml_text
 from load_tests.baseline import Change, Comparison
 from load_tests.slo import Outcome, SloVerdict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uvloop
 
-from console import CannotJudge
+from common.console import CannotJudge
 from load_tests.dispatch import without_key
 from load_tests.sse import RawStream, RequestRecord, Status, answer_of, record_of
 from load_tests.wire import Wire

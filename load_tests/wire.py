@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from console import shorten
+from common.console import shorten
 from load_tests.sse import Ending, RawStream, read_answer
 from serving.endpoint import Endpoint
 

@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 
 from agents.answers import answer_schema
-from agents.files import InvalidPipeline, ReadPipeline, read_pipelines
-from agents.policy import Policy, load_policy
-from agents.prompt import PromptVariant, load_prompt
-from agents.requests import StageRequest, labels_for, requests_for, stage_request
+from agents.asking.requests import StageRequest, labels_for, requests_for, stage_request
+from agents.asking.variant import PromptVariant, load_prompt
+from agents.facts.pipeline_files import InvalidPipeline, ReadPipeline, read_pipelines
+from agents.labels.policy import Policy, load_policy
 from agents.schema import Stage
-from console import BadInput
+from common.console import BadInput
 from evals.case import Case
 from load_tests.arrivals import Trace
 from load_tests.prepared import PreparedRequest

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-import console
-from console import CannotJudge, say
+from common import console
+from common.console import CannotJudge, say
 from serving import weights
 from serving.catalogue import MODELS, default_model, model_named
 from serving.endpoint import START_COMMAND

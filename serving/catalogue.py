@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from console import BadInput
+from common.console import BadInput
 
 
 @dataclass(frozen=True)

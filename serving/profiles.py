@@ -19,7 +19,7 @@ from typing import Literal
 
 import psutil
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 
 ProfileName = Literal["cpu", "gpu"]
 

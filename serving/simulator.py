@@ -34,7 +34,7 @@ import uvloop
 from aiohttp import HttpVersion11, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from console import BadInput
+from common.console import BadInput
 from serving.endpoint import SIMULATOR_OWNER
 from serving.faults import GIVEN_UP, STATUS_OF
 from serving.faults import Fault as Fault  # part of the settings, and so given on from here

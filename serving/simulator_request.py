@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from console import shorten
+from common.console import shorten
 
 JSON_OBJECT_SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from console import BadInput
+from common.console import BadInput
 from serving.faults import Fault, is_hit
 
 

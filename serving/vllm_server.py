@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from console import BadInput, CannotJudge, shorten
+from common.console import BadInput, CannotJudge, shorten
 from serving.profiles import Profile
 from serving.state import ServerRecord, clear_record, read_record, read_records, state_dir, write_record
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from console import BadInput, CannotJudge, shorten
+from common.console import BadInput, CannotJudge, shorten
 from serving.catalogue import CatalogueModel, HubSnapshot, PackageParts
 
 Say = Callable[[str], None]

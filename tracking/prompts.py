@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from console import CannotJudge
+from common.console import CannotJudge
 from tracking.runs import digest
 from tracking.store import experiment_id, reaching
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import CannotJudge, shorten
+from common.console import CannotJudge, shorten
 from tracking.store import LOCAL_STORE as LOCAL_STORE
 from tracking.store import REPOSITORY, experiment_id, reaching, without_password
 from tracking.store import tracking_uri as tracking_uri

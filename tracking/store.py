@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import CannotJudge, shorten
+from common.console import CannotJudge, shorten
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

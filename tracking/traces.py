@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from console import CannotJudge
+from common.console import CannotJudge
 from tracking.store import experiment_id, reaching
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from console import say, shorten
+from common.console import say, shorten
 from requirements.install import TORCH_CPU_INDEX
 
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.load_figures import ServerSaw
-from console import CannotJudge
+from common.console import CannotJudge
 from load_tests.scrape import parse_metrics
 from serving.simulator import SimulatorSettings, serve
 from serving.simulator_request import ChatRequest

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agents.answers import AnswerForm, answer_schema
-from agents.client import ChatClient, ClientKind, make_client
-from agents.reply import EndpointFailed, Reply, parse
+from agents.asking.client import ChatClient, ClientKind, make_client
+from agents.asking.reply import EndpointFailed, Reply, parse
 from agents.schema import ErrorClass, Stage
 from serving.endpoint import Endpoint
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from agents import __main__ as command
-from agents.prompt import load_prompt
+from agents.asking.variant import load_prompt
+from agents.reports.tally import Tally
 from agents.schema import PipelineReport
-from agents.tally import Tally
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from serving.simulator import Fault
 
 ROOT = Path(__file__).parents[2]

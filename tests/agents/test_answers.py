@@ -20,7 +20,7 @@ from agents.answers import (
     answer_schema,
     read_answer,
 )
-from agents.reply import Reply, UnusableReply, parse
+from agents.asking.reply import Reply, UnusableReply, parse
 from agents.schema import ErrorClass, IngestionMode, Recommendation, Stage
 from serving.schema_answers import answer_for, compact_json
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from agents import approvals
-from agents.approvals import Approval, Review, TraceMode, decide, everything, pending, trace_of, wants_trace
+from agents.facts.spec import PipelineSpec
+from agents.reports import approvals
+from agents.reports.approvals import Approval, Review, TraceMode, decide, everything, pending, trace_of, wants_trace
 from agents.schema import (
     ErrorClass,
     Label,
@@ -28,8 +29,7 @@ from agents.schema import (
     StageReport,
     Violation,
 )
-from agents.spec import PipelineSpec
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from tracking.traces import Assessment, TraceContent, TraceLog
 
 ROOT = Path(__file__).parents[2]
@@ -476,7 +476,7 @@ def test_without_a_lock_as_on_a_server_never_more_than_one_is_heard(
 def test_of_two_processes_one_is_heard(log: TraceLog, experiment: str) -> None:
     log.write(content())
     program = (
-        "import sys; from agents.approvals import *; from console import BadInput\n"
+        "import sys; from agents.reports.approvals import *; from console import BadInput\n"
         "try: decide('orders', Approval.APPROVED, by=sys.argv[1], reason='r', experiment=sys.argv[2])\n"
         "except BadInput as error: sys.exit(2)"
     )

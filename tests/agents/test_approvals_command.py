@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import console
-from agents import approvals_command as command
-from agents.approvals import EXPERIMENT
-from console import BadInput, CannotJudge
+from agents.cli import approvals_command as command
+from agents.reports.approvals import EXPERIMENT
+from common import console
+from common.console import BadInput, CannotJudge
 from tracking.traces import TraceContent, TraceLog
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_before_the_first_run_nothing_waits(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["approve", "reject"])
 def test_an_unknown_id_exits_2_with_one_line(no_store: Path, verb: str) -> None:
-    program = "import console; from agents.approvals_command import approvals; console.run(approvals)"
+    program = "from common import console; from agents.cli.approvals_command import approvals; console.run(approvals)"
     argv = [sys.executable, "-c", program, verb, "orders", "--by", "Ada", "--reason", "r"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -85,7 +85,7 @@ def test_who_and_why_must_be_told(missing: str, told: list[str], capsys: pytest.
 
 
 def test_the_commands_load_no_mlflow_before_they_need_it() -> None:
-    program = "import agents.approvals_command, sys; sys.exit('mlflow' in sys.modules)"
+    program = "import agents.cli.approvals_command, sys; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False).returncode == 0
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.client import LONGEST_BACKOFF_S, LONGEST_RETRY_AFTER_S, pause_s
-from agents.completion import read_completion
-from agents.transport import TryFailed, read_retry_after
+from agents.asking.client import LONGEST_BACKOFF_S, LONGEST_RETRY_AFTER_S, pause_s
+from agents.asking.completion import read_completion
+from agents.asking.transport import TryFailed, read_retry_after
 
 
 @given(

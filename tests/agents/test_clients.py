@@ -18,10 +18,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
-from agents.client import ChatClient, ClientKind, make_client
-from agents.reply import EndpointFailed, Reply
+from agents.asking.client import ChatClient, ClientKind, make_client
+from agents.asking.reply import EndpointFailed, Reply
+from agents.asking.transport import LARGEST_ANSWER_BYTES
 from agents.schema import ErrorClass
-from agents.transport import LARGEST_ANSWER_BYTES
 from serving.endpoint import Endpoint
 from serving.simulator import Fault
 from tests.agents.client_contract import CONTRACT, Check, check_nothing_left, failure_of, short_body

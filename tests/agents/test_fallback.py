@@ -9,15 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agents.answers import AnswerForm, answer_model
+from agents.asking.requests import labels_for
 from agents.destructive import destructive
+from agents.facts.spec import PipelineSpec, Source, SourceKind
 from agents.fallback import fallback
 from agents.guardrails import violations
+from agents.labels.policy import load_policy, policy_names
 from agents.lexicon import mention
-from agents.policy import load_policy, policy_names
-from agents.requests import labels_for
 from agents.schema import Label, Recommendation, RuleFired, Stage
-from agents.source_rules import kind_of, need_s
-from agents.spec import PipelineSpec, Source, SourceKind
+from agents.specialists.ingestion.source_rules import kind_of, need_s
 from evals.generate import ROWS, generate
 
 POLICIES = {name: load_policy(name) for name in policy_names()}

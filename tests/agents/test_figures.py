@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.asking.requests import labels_for
+from agents.facts.spec import PipelineSpec
 from agents.fallback import fallback
 from agents.figures import figures, given_figures, invented_figures, strange_figures
 from agents.guardrails import violations
-from agents.policy import load_policy
-from agents.requests import labels_for
+from agents.labels.policy import load_policy
 from agents.schema import Recommendation, Stage
-from agents.spec import PipelineSpec
 
 STANDARD = load_policy("standard")
 I, Q, X = Stage  # noqa: E741

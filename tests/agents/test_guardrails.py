@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.answers import AnswerForm
+from agents.asking.reply import Reply, UnusableReply, parse
+from agents.asking.requests import labels_for
+from agents.asking.variant import load_prompt, prompt_names
 from agents.destructive import destructive
+from agents.facts.spec import PipelineSpec
 from agents.guardrails import RULES, correction, unusable, violations
-from agents.policy import load_policy
-from agents.prompt import load_prompt, prompt_names
-from agents.reply import Reply, UnusableReply, parse
-from agents.requests import labels_for
+from agents.labels.policy import load_policy
 from agents.schema import IngestionMode, Label, Recommendation, RuleFired, Stage, Violation
-from agents.spec import PipelineSpec
 
 STANDARD = load_policy("standard")
 I, Q, X = Stage  # noqa: E741

@@ -15,17 +15,17 @@ from typing import Any, Self
 
 import pytest
 
-from agents.agent import AGENTS
+from agents.asking.reply import Reply
+from agents.asking.requests import labels_for
+from agents.asking.variant import facts_for, load_prompt, prompt_names, render
+from agents.deciding.agent import AGENTS
+from agents.facts.pipeline_files import ReadPipeline
+from agents.facts.spec import PipelineSpec
 from agents.fallback import fallback
-from agents.files import ReadPipeline
 from agents.guardrails import violations
-from agents.orchestrator import AgenticDataOrchestrator, approval_reasons, summary
-from agents.policy import load_policy
-from agents.prompt import facts_for, load_prompt, prompt_names, render
-from agents.reply import Reply
-from agents.requests import labels_for
+from agents.labels.policy import load_policy
+from agents.reports.orchestrator import AgenticDataOrchestrator, approval_reasons, summary
 from agents.schema import IngestionMode, PipelineReport, Recommendation, Stage
-from agents.spec import PipelineSpec
 
 STANDARD = load_policy("standard")
 PROMPTS = [load_prompt(name) for name in prompt_names()]

@@ -12,10 +12,10 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer, TestServer
 from pydantic import SecretStr
 
-from agents.client import make_client
-from agents.reply import EndpointFailed
-from agents.transport import LARGEST_ANSWER_BYTES
-from console import BadInput
+from agents.asking.client import make_client
+from agents.asking.reply import EndpointFailed
+from agents.asking.transport import LARGEST_ANSWER_BYTES
+from common.console import BadInput
 from serving.endpoint import Endpoint
 from tests.agents.client_contract import failure_of, short_body
 

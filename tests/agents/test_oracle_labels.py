@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from agents.facts.spec import InfrastructureMetrics, QualityMetrics
 from agents.guardrails import RULES
-from agents.policy import Policy, load_policy, priority, severity, with_settings
+from agents.labels.policy import Policy, load_policy, priority, severity, with_settings
 from agents.schema import Label
-from agents.spec import InfrastructureMetrics, QualityMetrics
 from evals.generate import ROWS
 
 SEED, STANDARD = load_policy("seed"), load_policy("standard")

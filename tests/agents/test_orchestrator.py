@@ -12,21 +12,21 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
-from agents.agent import (
+from agents.answers import AnswerForm
+from agents.asking.client import make_client
+from agents.asking.reply import EndpointFailed, Reply, UnusableReply, parse
+from agents.asking.variant import PromptVariant, load_prompt
+from agents.deciding.agent import (
     HISTORY_LIMIT,
     DataIngestionAgent,
     DataQualityAgent,
     InfrastructureOptimizationAgent,
 )
-from agents.answers import AnswerForm
-from agents.client import make_client
-from agents.files import Entry, InvalidPipeline, ReadPipeline
+from agents.facts.pipeline_files import Entry, InvalidPipeline, ReadPipeline
+from agents.facts.spec import PipelineSpec
 from agents.guardrails import GuardrailMode
-from agents.orchestrator import AgenticDataOrchestrator, summary
-from agents.prompt import PromptVariant, load_prompt
-from agents.reply import EndpointFailed, Reply, UnusableReply, parse
+from agents.reports.orchestrator import AgenticDataOrchestrator, summary
 from agents.schema import PipelineReport, Stage
-from agents.spec import PipelineSpec
 from serving.endpoint import Endpoint
 from serving.simulator import Fault, SimulatorSettings, listen
 

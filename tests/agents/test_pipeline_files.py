@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.files import (
+from agents.facts.pipeline_files import (
     LONGEST_LINE,
     InvalidPipeline,
     PipelineFiles,
@@ -21,8 +21,8 @@ from agents.files import (
     load_yaml_model,
     read_pipelines,
 )
-from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
-from console import BadInput
+from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
+from common.console import BadInput
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = ", ".join(PipelineSpec.model_fields)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import typer
 
-from agents.policies_command import policies
-from agents.policy import load_policy
-from console import BadInput
+from agents.cli.policies_command import policies
+from agents.labels.policy import load_policy
+from common.console import BadInput
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "pipelines.yaml"
 

@@ -13,7 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.policy import (
+from agents.asking.requests import labels_for
+from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics
+from agents.labels.policy import (
     BLOCKS,
     PRIORITIES,
     SEVERITIES,
@@ -26,10 +28,8 @@ from agents.policy import (
     severity,
     with_settings,
 )
-from agents.requests import labels_for
 from agents.schema import Label, Stage
-from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics
-from console import BadInput
+from common.console import BadInput
 
 POLICIES = {name: load_policy(name) for name in ("adaptive", "seed", "standard")}
 STANDARD = POLICIES["standard"]
@@ -1107,7 +1107,10 @@ def test_one_is_not_taken_for_true_when_changes_are_remembered() -> None:
     ("policy", "message"),
     [
         ("harsh", "policy: found 'harsh'; allowed: adaptive, seed, standard, or changes such as priority.cpu.high: 75"),
-        ("agents/policies/seed.yaml", "policy: found 'agents/policies/seed.yaml'; allowed: adaptive, seed, "),
+        (
+            "agents/labels/policies/seed.yaml",
+            "policy: found 'agents/labels/policies/seed.yaml'; allowed: adaptive, seed, ",
+        ),
         ("../policies/seed", "policy: found '../policies/seed'; allowed: "),
         ({"priority.cpu.hihg": 75}, "policy.priority.cpu.hihg: unknown; allowed in priority.cpu: critical, high, "),
         ({"priority": {"cpu": {"hihg": 75}}}, "policy.priority.cpu.hihg: unknown; allowed in priority.cpu: "),

@@ -14,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.answers import AnswerForm, answer_schema, read_answer
+from agents.asking.prompt_check import BARE, FULL, check_renders
+from agents.asking.requests import labels_for, requests_for
+from agents.asking.variant import chat_body, facts_for, load_prompt, prompt_names, render
+from agents.cli.prompts_command import bounds, prompts
+from agents.facts.pipeline_files import read_pipelines
+from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
 from agents.figures import figures
-from agents.files import read_pipelines
 from agents.guardrails import violations
-from agents.policy import load_policy, policy_names
-from agents.prompt import chat_body, facts_for, load_prompt, prompt_names, render
-from agents.prompt_check import BARE, FULL, check_renders
-from agents.prompts_command import bounds, prompts
-from agents.requests import labels_for, requests_for
+from agents.labels.policy import load_policy, policy_names
 from agents.schema import Label, RuleFired, Stage
-from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
-from console import BadInput
+from common.console import BadInput
 from evals.generate import generate
 
 ROOT = Path(__file__).parents[2]
@@ -698,7 +698,7 @@ def test_the_list_tells_name_version_form_and_sampling(command: Any) -> None:
 def test_show_prints_the_templates_as_they_are_written(command: Any) -> None:
     _, out, err = command("--show", "grounded")
     assert out == ""
-    source = yaml.safe_load((ROOT / "agents/prompts/grounded.yaml").read_text())
+    source = yaml.safe_load((ROOT / "agents/asking/prompts/grounded.yaml").read_text())
     for text in (source["system"], *(stage["user"] for stage in source["stages"].values())):
         for line in text.strip().splitlines():
             assert line in err

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.files import Entry, InvalidPipeline, PipelineFiles
-from agents.rows import Condition, RowFile, Unfinished
+from agents.facts.pipeline_files import Entry, InvalidPipeline, PipelineFiles
+from agents.reports.rows import Condition, RowFile, Unfinished
 from agents.schema import FallbackReason, PipelineReport, Stage, StageReport
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 
 CONDITION = {"endpoint": "http://127.0.0.1:1/v1", "model": "m", "prompt": "grounded v1"}
 

@@ -14,12 +14,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
-from agents.client import make_client
-from agents.files import Entry, InvalidPipeline, ReadPipeline
+from agents.asking.client import make_client
+from agents.facts.pipeline_files import Entry, InvalidPipeline, ReadPipeline
+from agents.facts.spec import PipelineSpec
 from agents.guardrails import GuardrailMode
-from agents.orchestrator import AgenticDataOrchestrator
+from agents.reports.orchestrator import AgenticDataOrchestrator
 from agents.schema import ErrorClass, PipelineReport, Stage
-from agents.spec import PipelineSpec
 from serving.endpoint import Endpoint
 from serving.simulator import Fault
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from agents.schema import Stage
 from benchmarks.engine_rate import Pair, Rate, bench_arguments, cases_of, check_same_work, rate_of
-from console import CannotJudge
+from common.console import CannotJudge
 from evals.case import dump_cases, load_cases
 from serving.endpoint import Endpoint
 

@@ -22,7 +22,7 @@ from benchmarks.evaluation_peers import (
 )
 from benchmarks.peers.environment import PeerFailed, environment_folder
 from benchmarks.peers.work import SCORERS, read_rows, write_rows
-from console import BadInput
+from common.console import BadInput
 from evals.generate import generate
 
 SUBJECT = Subject("some_driver", small=100, large=600)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agents.policy import load_policy
-from agents.prompt import load_prompt
-from agents.requests import labels_for, stage_request
+from agents.asking.requests import labels_for, stage_request
+from agents.asking.variant import load_prompt
+from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
+from agents.labels.policy import load_policy
 from agents.schema import Stage
-from agents.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
 from benchmarks.gate_proof import aa_trials, mutation_trials
 from benchmarks.mutations import MUTATIONS
 from benchmarks.simulator_process import simulator

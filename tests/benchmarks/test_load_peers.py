@@ -20,7 +20,7 @@ from benchmarks.peers.load_figures import Figures, Nominal, Reported, ServerSaw,
 from benchmarks.peers.load_server import arrivals_of
 from benchmarks.peers.load_tools import Load
 from benchmarks.peers.process_tree import Peak, Sample, Watched, peak_of, watch
-from console import BadInput
+from common.console import BadInput
 from load_tests.profiles import load_profile
 from load_tests.sse import Status
 

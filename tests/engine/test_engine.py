@@ -19,7 +19,7 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from agents.client import ClientKind
+from agents.asking.client import ClientKind
 from serving.endpoint import Endpoint
 from serving.vllm_server import healthy
 from tests.agents.client_contract import check_contract

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from agents.answers import ACTION_CHARACTERS, SUMMARY_CHARACTERS, AnswerForm
+from agents.asking.variant import PromptVariant, facts_for, render
 from agents.lexicon import phrases
-from agents.prompt import PromptVariant, facts_for, render
 from agents.schema import IngestionMode, Label, Recommendation, Stage
 from evals.case import Case
 from evals.specific import ADVICE

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agents.asking.reply import Reply
+from agents.asking.variant import load_prompt
 from agents.guardrails import GuardrailMode
-from agents.policy import load_policy
-from agents.prompt import load_prompt
-from agents.reply import Reply
+from agents.labels.policy import load_policy
 from agents.schema import ErrorClass, Recommendation
 from evals.case import Case
 from evals.case_file import CaseFile

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agents.reply import Reply
-from console import BadInput
+from agents.asking.reply import Reply
+from common.console import BadInput
 from evals.cache import AnswerCache, request_digest
 from evals.variant import ServedModel
 from tests.evals.small_runs import CASES, FAST, ask_all, new_run, rows

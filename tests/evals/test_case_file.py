@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.policy import load_policy
-from console import BadInput
+from agents.labels.policy import load_policy
+from common.console import BadInput
 from evals import case_file
 from evals.case import Case, curated_cases
 from evals.case_file import CaseFile

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.policy import load_policy
-from agents.requests import labels_for
+from agents.asking.requests import labels_for
+from agents.labels.policy import load_policy
 from agents.schema import Stage
-from console import BadInput
+from common.console import BadInput
 from evals.case import CURATED, Case, curated_cases, dump_cases, load_cases
 from evals.generate import ROUND, generate
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from evals.compare import Run, compare_runs, named_run, paired_variants, shared_cases
 from evals.generate import generate
 from evals.verdict_commands import compare, compare_page

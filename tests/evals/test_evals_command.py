@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from evals import __main__ as command
 from evals.case import load_cases
 from evals.generate import generate

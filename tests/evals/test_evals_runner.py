@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from agents.asking.lean_client import LeanTransport
+from agents.asking.requests import labels_for, stage_request
+from agents.asking.transport import unreachable
 from agents.guardrails import GuardrailMode
-from agents.lean_client import LeanTransport
-from agents.requests import labels_for, stage_request
-from agents.transport import unreachable
-from console import BadInput
+from common.console import BadInput
 from evals.cache import request_digest
 from evals.plan import Plan
 from evals.runner import GONE_AFTER, order, with_seed
@@ -84,7 +84,7 @@ def test_a_prompt_that_cannot_be_rendered_after_all_is_a_row(
         raise BadInput("prompt plain: no such fact")
 
     monkeypatch.setattr("evals.runner.stage_request", fails)
-    monkeypatch.setattr("agents.agent.stage_request", fails)
+    monkeypatch.setattr("agents.deciding.agent.stage_request", fails)
     assert ask_all(run).errored == 2 * CASES
     assert {(row["error"], row["error_class"], row["request"]) for row in rows(run)} == {
         ("prompt plain: no such fact", "bad_input", "")

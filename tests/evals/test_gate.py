@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agents.asking.requests import labels_for
 from agents.guardrails import GuardrailMode
-from agents.policy import Policy, load_policy, policy_names
-from agents.requests import labels_for
-from console import BadInput
+from agents.labels.policy import Policy, load_policy, policy_names
+from common.console import BadInput
 from evals.case import Case
 from evals.compare import Run
 from evals.gate import Check, GateVerdict, _by_rules, _Measured, judge

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.asking.requests import labels_for
 from agents.injection import _instructions
+from agents.labels.policy import load_policy
 from agents.lexicon import lexicon
-from agents.policy import load_policy
-from agents.requests import labels_for
 from agents.schema import Stage
-from agents.source_rules import unfit_modes
-from console import BadInput
+from agents.specialists.ingestion.source_rules import unfit_modes
+from common.console import BadInput
 from evals.case import Case, Difficulty, dump_cases, load_cases
 from evals.generate import NEAR_MISSES, PAIRS_A_ROUND, ROUND, ROWS, generate, generate_one, iter_cases
 from evals.generate_command import generate as command

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from agents.policy import load_policy
+from agents.labels.policy import load_policy
 from evals.case import curated_cases
 from evals.labels import case_labels
 from evals.scorers import SCORERS, Answered, score_all

@@ -21,10 +21,10 @@ from pydantic import SecretStr
 from scipy import stats
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from agents.policy import load_policy
-from agents.requests import labels_for
+from agents.asking.requests import labels_for
+from agents.labels.policy import load_policy
 from agents.schema import Recommendation
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from evals.agreement import agreement
 from evals.generate import generate
 from evals.judge import JudgeSummary, judge_run

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.asking.reply import Reply
+from agents.asking.requests import labels_for
+from agents.asking.variant import facts_for, load_prompt
+from agents.facts.spec import PipelineSpec
 from agents.figures import figures
-from agents.policy import load_policy
-from agents.prompt import facts_for, load_prompt
-from agents.reply import Reply
-from agents.requests import labels_for
+from agents.labels.policy import load_policy
 from agents.schema import ErrorClass, IngestionMode, Recommendation, Stage
-from agents.source_rules import unfit_modes
-from agents.spec import PipelineSpec
-from console import BadInput
+from agents.specialists.ingestion.source_rules import unfit_modes
+from common.console import BadInput
 from evals.case import Case, dump_cases
 from evals.case_file import CaseFile
 from evals.generate import generate

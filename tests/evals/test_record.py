@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet  # type: ignore[import-untyped]
 
-from agents.policy import Policy, load_policy
-from agents.prompt import Sampling, load_prompt
-from agents.reply import Reply
-from console import BadInput, CannotJudge
+from agents.asking.reply import Reply
+from agents.asking.variant import Sampling, load_prompt
+from agents.labels.policy import Policy, load_policy
+from common.console import BadInput, CannotJudge
 from evals import record
 from evals.compare import Run
 from evals.generate import generate

@@ -7,12 +7,12 @@ from functools import cache
 import pytest
 
 from agents.answers import AnswerForm, answer_model
+from agents.asking.requests import labels_for
 from agents.claims import claims
 from agents.figures import figures
 from agents.guardrails import violations
+from agents.labels.policy import load_policy
 from agents.lexicon import mention
-from agents.policy import load_policy
-from agents.requests import labels_for
 from agents.schema import Label, Recommendation, Stage
 from evals.case import Case, curated_cases
 from evals.generate import ROUND, generate

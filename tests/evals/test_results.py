@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.guardrails import GuardrailMode
-from console import BadInput
+from common.console import BadInput
 from evals.case import Case
 from evals.compare import Run
 from evals.generate import generate

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from evals.running import Where, resume_command, resume_run, run_suite
 from evals.scoring import score_run
 from serving.simulator import Fault

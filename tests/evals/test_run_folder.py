@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from evals.case_file import CaseFile
 from evals.generate import generate
 from evals.run_folder import RunFolder, SampleWriter, keep_answered

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from agents.policy import load_policy
-from agents.prompt import load_prompt, prompt_names
-from agents.requests import labels_for
+from agents.asking.requests import labels_for
+from agents.asking.variant import load_prompt, prompt_names
+from agents.labels.policy import load_policy
 from agents.schema import IngestionMode, Label, Stage
 from evals.case import Case, curated_cases
 from evals.generate import ROUND, ROWS, generate

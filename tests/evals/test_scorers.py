@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from agents import guardrails
 from agents.answers import AnswerForm
-from agents.policy import load_policy
-from agents.requests import labels_for
+from agents.asking.requests import labels_for
+from agents.facts.spec import PipelineSpec
+from agents.labels.policy import load_policy
 from agents.schema import IngestionMode, Recommendation, Stage
-from agents.spec import PipelineSpec
 from evals import scorers
 from evals.case import Case
 from evals.generate import ROWS, generate

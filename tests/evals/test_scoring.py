@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
-from console import BadInput
+from common.console import BadInput
 from evals.labels import case_labels
 from evals.run_folder import RunFolder
 from evals.score_table import ScoreTable

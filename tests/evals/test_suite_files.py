@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agents.asking.variant import prompt_names
 from agents.guardrails import GuardrailMode
-from agents.policy import policy_names
-from agents.prompt import prompt_names
-from console import BadInput, CannotJudge
+from agents.labels.policy import policy_names
+from common.console import BadInput, CannotJudge
 from evals.case import dump_cases
 from evals.generate import generate
 from evals.plan import Plan, difference, load_plan
@@ -121,7 +121,7 @@ def test_prompt_and_policy_files_are_found_beside_the_suite(
     beside = tmp_path / "suites"
     beside.mkdir()
     (beside / "mine.yaml").write_text(prompt("mine", "{{ facts }}"))
-    (beside / "strict.yaml").write_text((ROOT / "agents" / "policies" / "standard.yaml").read_text())
+    (beside / "strict.yaml").write_text((ROOT / "agents" / "labels" / "policies" / "standard.yaml").read_text())
     Path("mine.yaml").write_text(prompt("of the working folder", "{{ facts }}"))
     text = RIGHT.replace("plain, grounded", "plain, ./mine.yaml") + "policies: [strict.yaml]\n"
     (beside / "suite.yaml").write_text(text)

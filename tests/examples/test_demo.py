@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from console import CannotJudge
+from common.console import CannotJudge
 from examples import demo
 from serving.state import ServerRecord, write_record
 

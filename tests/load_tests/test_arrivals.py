@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from console import BadInput
+from common.console import BadInput
 from load_tests.arrivals import (
     MOST_ARRIVALS,
     Arrivals,

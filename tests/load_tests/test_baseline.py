@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from console import CannotJudge, ExitCode
+from common.console import CannotJudge, ExitCode
 from load_tests.baseline import Comparison, Margins, compare_runs, compare_windows, refuse_incomparable
 from load_tests.measured import Floats
 from tests.load_tests.made_load import NS, made_record, made_rows

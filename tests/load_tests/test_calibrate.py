@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from load_tests.calibrate import (
     Calibration,
     calibrate,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import SecretStr
 
 from agents.schema import Strict
-from console import BadInput, CannotJudge, ExitCode
+from common.console import BadInput, CannotJudge, ExitCode
 from load_tests.arrivals import Arrivals, Closed, Poisson, Spike, schedule
 from load_tests.capacity import Ask, Capacity, Probe
 from load_tests.capacity_command import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from console import BadInput, CannotJudge, ExitCode
+from common.console import BadInput, CannotJudge, ExitCode
 from load_tests.keeping import Keeping
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from console import ExitCode
+from common.console import ExitCode
 from evals import page as shell
 from load_tests import page_charts
 from load_tests.calibrate import Calibration, CalibrationStep, Spread

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from console import BadInput
+from common.console import BadInput
 from load_tests.arrivals import Closed, Poisson, Trace
 from load_tests.profiles import ROOT, AgentsWorkload, LoadProfile, SyntheticWorkload, load_profile
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from load_tests.rows import LoadRows, RowFile, RunEnd, RunStart, read_parquet, read_run, write_parquet
 from load_tests.sse import RequestRecord, Status
 from tests.load_tests.made_load import NS, made_record, made_rows

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from console import BadInput
+from common.console import BadInput
 from load_tests import run_folder
 from load_tests.run_folder import RunFolder
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from console import CannotJudge, shorten
+from common.console import CannotJudge, shorten
 from load_tests.arrivals import Poisson, schedule
 from load_tests.dispatch import without_key
 from load_tests.profiles import ROOT, load_profile

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from console import BadInput
+from common.console import BadInput
 from load_tests import gpu, scrape
 from load_tests.gpu import Gpus
 from load_tests.scrape import Cumulative, Scraped, Scraper, parse_metrics, read_scraped

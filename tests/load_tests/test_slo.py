@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console import BadInput, ExitCode
+from common.console import BadInput, ExitCode
 from load_tests.intervals import binomial_quantile
 from load_tests.measured import Measured
 from load_tests.rows import LoadRows, RunEnd

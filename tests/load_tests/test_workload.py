@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from agents.schema import Stage
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from load_tests import synthetic as synthetic_module
 from load_tests.profiles import ROOT, LoadProfile, load_profile
 from load_tests.synthetic import single_tokens

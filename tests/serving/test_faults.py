@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import serving.__main__ as command
-from console import BadInput
+from common.console import BadInput
 from serving.faults import HUGE_CHARACTERS, STATUS_OF, Fault, accented, faulty_text, is_hit, misfit
 from serving.schema_answers import UnsupportedSchema
 from serving.simulator import RequestCounts, SimulatorSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from serving.profiles import (
     Machine,
     ModelSize,

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-import console
+from common import console
 from serving.__main__ import app
 from serving.state import ServerRecord, read_records, write_record
 

@@ -22,7 +22,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from console import BadInput
+from common.console import BadInput
 from serving.endpoint import SIMULATOR_OWNER, connect
 from serving.simulator import Fault, SimulatorSettings, make_app, serve
 

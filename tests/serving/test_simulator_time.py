@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console import BadInput
+from common.console import BadInput
 from serving import alarm, simulator_time
 from serving.simulator_settings import SimulatorSettings
 from serving.simulator_time import Clock, Freeze, Pacer, offsets_ns

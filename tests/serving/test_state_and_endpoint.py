@@ -13,7 +13,7 @@ from threading import Thread
 import psutil
 import pytest
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from serving.endpoint import connect, find_base_url
 from serving.state import ServerRecord, clear_record, read_record, read_records, record_path, state_dir, write_record
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from serving import vllm_server
 from serving.profiles import Profile
 from serving.state import ServerRecord, read_record, read_records, write_record

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from console import BadInput, CannotJudge
+from common.console import BadInput, CannotJudge
 from serving import weights
 from serving.catalogue import MODELS, CatalogueModel, PackageParts, default_model, model_named
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from console import CannotJudge
+from common.console import CannotJudge
 from tracking import prompts
 from tracking.prompts import RegisteredPrompt, register_prompt
 from tracking.runs import RunContent, digest, log_run

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console import CannotJudge
+from common.console import CannotJudge
 from tests.tracking.remote import running_server
 from tracking import traces
 from tracking.traces import SpanContent, TraceContent, TraceLog

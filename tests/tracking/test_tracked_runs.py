@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from console import CannotJudge
+from common.console import CannotJudge
 from tracking import runs
 from tracking.runs import DatasetContent, LoggedRun, RunContent, digest, environment_tags, git_sha, log_run, ui_command
 
