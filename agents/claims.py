@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agents.schema import Label
+from agents.labels.label import Label
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source, SourceKind
 from agents.facts.units import bytes_per_hour
+from agents.labels.label import Label
 from agents.lexicon import mention
-from agents.schema import IngestionMode, Label, Recommendation, Stage
+from agents.schema import IngestionMode, Recommendation, Stage
 from agents.specialists.ingestion.source_rules import (
     DAY_S,
     IDLE_BELOW_PERCENT,

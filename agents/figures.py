@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from agents.asking.variant import Fact, facts_for
 from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics
 from agents.facts.units import rate, seconds
-from agents.schema import Label, Stage
+from agents.labels.label import Label
+from agents.schema import Stage
 
 # A figure starts neither inside a word (S3, 2xx) nor inside another number.
 # What stands before it is asked after its first digit: a search for a digit is quicker than one for a condition.

@@ -22,8 +22,9 @@ from agents.facts.units import bytes_per_hour
 from agents.fallback import causes
 from agents.figures import CPU_TARGET_PERCENT, invented_figures
 from agents.injection import foreign_words, obeyed_words, words
+from agents.labels.label import Label
 from agents.lexicon import advised, advising, mention, whole_sentence
-from agents.schema import IngestionMode, Label, Recommendation, Stage, Violation
+from agents.schema import IngestionMode, Recommendation, Stage, Violation
 from agents.specialists.ingestion.source_rules import (
     IDLE_BELOW_PERCENT,
     LARGE_BYTES_PER_H,

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from agents.claims import levels_not_given
 from agents.facts.spec import PipelineSpec
+from agents.labels.label import Label
 from agents.lexicon import advising
-from agents.schema import Label
 
 REPEATED_WORDS = 4
 """So many words in a row, taken from an instruction in the input, are no accident."""

@@ -18,7 +18,7 @@ from typing import Annotated
 
 from pydantic import Field, RootModel
 
-from agents.facts.pipeline_files import load_yaml_model
+from common.located import load_yaml_model
 
 LEXICON_PATH = Path(__file__).parent / "lexicon.yaml"
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from agents.labels.label import Label
+from common.strict import Strict
 
 
 class Stage(StrEnum):
@@ -19,18 +22,6 @@ class Stage(StrEnum):
     INGESTION = "ingestion"
     QUALITY = "quality"
     INFRASTRUCTURE = "infrastructure"
-
-
-class Strict(BaseModel):
-    """Frozen; unknown keys and values of the wrong type are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Text = Annotated[str, Field(min_length=1, max_length=2000)]
-Percent = Annotated[float, Field(ge=0, le=100)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 # --- what is recommended ---------------------------------------------------------------------------------
@@ -75,34 +66,6 @@ class Violation(Strict):
 
 
 # --- what a run reports ----------------------------------------------------------------------------------
-
-
-class RuleFired(Strict):
-    """One rule of a policy that had a say in a label."""
-
-    rule: str
-    level: str
-    """The level it asks for by itself; UNKNOWN for what is missing."""
-    reason: str
-    facts: dict[str, float | int | str] = {}
-    """The facts it went by, under the names of the pipeline file."""
-
-
-class Label(Strict):
-    """A severity or a priority, given by a policy's rules and never by the model."""
-
-    kind: Literal["severity", "priority"]
-    value: str
-    """LOW, MEDIUM, HIGH (severity); NORMAL, HIGH, CRITICAL (priority); UNKNOWN where a metric is missing."""
-    policy: str
-    rules: tuple[RuleFired, ...] = Field(strict=False)
-    at_least: str | None = None
-    """Where the value is UNKNOWN: the worst level that what is known asks for by itself, if any."""
-
-    @property
-    def worst_known(self) -> str:
-        """The value, or where that is UNKNOWN, the worst level known."""
-        return self.at_least or self.value
 
 
 class ErrorClass(StrEnum):

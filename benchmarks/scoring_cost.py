@@ -19,8 +19,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from agents.asking.requests import labels_for
+from agents.labels.label import Label
 from agents.labels.policy import load_policy
-from agents.schema import Label
 from common import console
 from evals.case import Case
 from evals.generate import generate

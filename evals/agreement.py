@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from agents.schema import Strict
+from common.strict import Strict
 
 RESAMPLES = 5000
 FEWEST_FAMILIES = 5

@@ -13,8 +13,9 @@ from agents.asking.variant import Fact, facts_for
 from agents.facts.spec import InfrastructureMetrics, QualityMetrics
 from agents.fallback import causes
 from agents.figures import FREE_FIGURES, figures, following_figures, told_figures
+from agents.labels.label import Label
 from agents.lexicon import flatten, phrases
-from agents.schema import IngestionMode, Label, Recommendation, Stage
+from agents.schema import IngestionMode, Recommendation, Stage
 from agents.specialists.ingestion.source_rules import kind_of
 from common.console import shorten
 from evals.case import Case

@@ -8,11 +8,12 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from agents.facts.pipeline_files import describe
 from agents.facts.spec import PipelineSpec
 from agents.lexicon import LEXICON_PATH, phrases
-from agents.schema import IngestionMode, Name, Stage, Strict
+from agents.schema import IngestionMode, Stage
 from common.console import BadInput, shorten
+from common.located import describe
+from common.strict import Name, Strict
 
 CURATED = Path(__file__).parent / "cases" / "curated.jsonl"
 """The cases kept in the repository."""

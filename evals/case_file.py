@@ -19,9 +19,9 @@ import orjson
 from pydantic import ValidationError
 
 from agents.asking.requests import Labels
-from agents.facts.pipeline_files import describe
 from agents.labels.policy import Policy
 from common.console import BadInput, CannotJudge
+from common.located import describe
 from evals.case import Case
 from evals.labels import case_labels
 

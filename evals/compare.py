@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from agents.schema import Name, Strict
 from common.console import BadInput, CannotJudge, shorten
+from common.strict import Name, Strict
 from evals.comparison import compare_paired, with_holm
 from evals.gate_rules import FROM_MODEL, OUTCOMES, STAGE_HEADLINES
 from evals.labels import case_labels

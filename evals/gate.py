@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from agents.guardrails import GuardrailMode
-from agents.schema import Name, Strict
 from common.console import BadInput, CannotJudge, ExitCode
+from common.strict import Name, Strict
 from evals.compare import Run, Shared, any_pair, pair_values, paired_variants, shared_cases
 from evals.comparison import FEWEST_FAMILIES, NonInferiority, gate_verdicts
 from evals.gate_rules import HEADLINE, LABEL_FIT, METRICS, GateRules

@@ -12,8 +12,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from agents.schema import Name, Stage, Strict
+from agents.schema import Stage
 from common.console import shorten
+from common.strict import Name, Strict
 from evals.scorers import SCORERS
 
 HEADLINE = "headline"

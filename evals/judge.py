@@ -25,9 +25,11 @@ from agents.answers import AnswerForm, read_answer
 from agents.asking.client import ChatClient, make_client
 from agents.asking.reply import EndpointFailed
 from agents.asking.requests import labels_for
-from agents.schema import ErrorClass, Label, Name, Recommendation, Stage, Strict
+from agents.labels.label import Label
+from agents.schema import ErrorClass, Recommendation, Stage
 from common import console
 from common.console import BadInput, CannotJudge, shorten
+from common.strict import Name, Strict
 from evals import judge_prompt
 from evals.agreement import Agreement, agreement
 from evals.case import Case

@@ -13,7 +13,9 @@ import orjson
 from pydantic import Field
 
 from agents.asking.variant import facts_for
-from agents.schema import Label, Recommendation, Strict
+from agents.labels.label import Label
+from agents.schema import Recommendation
+from common.strict import Strict
 from evals.case import Case
 
 ANSWER_CHARACTERS = 4000

@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 from pydantic import Field, ValidationError
 
-from agents.schema import ErrorClass, Name, Strict
+from agents.schema import ErrorClass
 from common.console import BadInput, CannotJudge
+from common.strict import Name, Strict
 from evals.judge_prompt import Preference, Verdict
 
 JUDGEMENTS_FILE = "judgements.jsonl"

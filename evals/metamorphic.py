@@ -26,8 +26,9 @@ from agents.asking.requests import labels_for
 from agents.claims import levels_not_given
 from agents.facts.spec import PipelineSpec
 from agents.lexicon import advised, mention
-from agents.schema import Name, Recommendation, Stage, Strict
+from agents.schema import Recommendation, Stage
 from common.console import BadInput, shorten
+from common.strict import Name, Strict
 from evals.case import Case
 from evals.relations import RELATIONS
 from evals.run_folder import RunFolder

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from agents.asking.variant import PromptVariant, load_prompt, render
-from agents.facts.pipeline_files import load_yaml_model
 from agents.labels.policy import Policy, load_policy
-from agents.schema import Name, Strict
 from common import console
 from common.console import BadInput, PlumblineError, shorten
+from common.located import load_yaml_model
+from common.strict import Name, Strict
 from evals.case import Case, curated_cases, load_cases
 from evals.case_file import CaseFile
 from evals.generate import iter_cases

@@ -23,13 +23,13 @@ from zlib import crc32
 from pydantic import Field, ValidationError
 
 from agents.asking.requests import labels_for
-from agents.facts.pipeline_files import load_yaml_model
 from agents.facts.spec import PipelineSpec, Source
 from agents.facts.units import bytes_per_hour, seconds
 from agents.figures import figures
+from agents.labels.label import Label
 from agents.labels.labelling import PRIORITIES, SEVERITIES
 from agents.labels.policy import DEFAULT_POLICY, Policy, load_policy
-from agents.schema import Label, Stage, Strict
+from agents.schema import Stage
 from agents.specialists.ingestion.source_rules import (
     LARGE_BYTES_PER_H,
     has_many_files,
@@ -38,6 +38,8 @@ from agents.specialists.ingestion.source_rules import (
     need_s,
     unfit_modes,
 )
+from common.located import load_yaml_model
+from common.strict import Strict
 from evals.case import Case
 
 WORDS_PATH = Path(__file__).parent / "relations.yaml"

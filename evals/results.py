@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from agents.facts.pipeline_files import describe
-from agents.schema import Name, Stage, Strict
+from agents.schema import Stage
 from common.console import BadInput
+from common.located import describe
+from common.strict import Name, Strict
 from evals import headline
 from evals.comparison import ALPHA, Paired, compare_paired, with_holm
 from evals.gate_rules import HEADLINE

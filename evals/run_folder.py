@@ -23,8 +23,8 @@ from typing import Self
 import orjson
 from pydantic import ValidationError
 
-from agents.facts.pipeline_files import describe
 from common.console import BadInput, CannotJudge, shorten
+from common.located import describe
 from common.whole_file import write_whole
 from evals.case import Case
 from evals.case_file import CaseFile

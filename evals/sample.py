@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from agents.asking.reply import Reply
-from agents.schema import ErrorClass, FallbackReason, Name, Recommendation, Strict
+from agents.schema import ErrorClass, FallbackReason, Recommendation
+from common.strict import Name, Strict
 
 
 class Sample(Strict):

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from agents.asking.variant import PromptVariant
 from agents.guardrails import GuardrailMode
 from agents.labels.policy import DEFAULT_POLICY
-from agents.schema import Name, Strict
 from common.console import shorten
+from common.strict import Name, Strict
 from evals.gate_rules import GateRules
 
 AS_PROMPT = "as prompt"

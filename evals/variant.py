@@ -7,7 +7,7 @@ from pydantic import Field
 from agents.asking.variant import PromptVariant
 from agents.guardrails import GuardrailMode
 from agents.labels.policy import Policy
-from agents.schema import Name, Strict
+from common.strict import Name, Strict
 
 
 class ServedModel(Strict):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.facts.pipeline_files import load_yaml_model
 from common import console
 from common.console import CannotJudge, say
+from common.located import load_yaml_model
 from evals.gate_rules import GateRules
 from evals.suite import Suite
 

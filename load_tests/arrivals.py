@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from agents.schema import Name, NonNegative, Strict
 from common.console import BadInput
+from common.strict import Name, NonNegative, Strict
 from load_tests.trace_file import read_trace
 
 if TYPE_CHECKING:  # numpy is imported where a schedule is made: Locust's own processes never make one

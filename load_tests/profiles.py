@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from agents.asking.variant import DEFAULT_PROMPT
-from agents.facts.pipeline_files import load_yaml_model
 from agents.labels.policy import DEFAULT_POLICY
-from agents.schema import Name, Stage, Strict
+from agents.schema import Stage
 from common.console import BadInput
+from common.located import load_yaml_model
+from common.strict import Name, Strict
 from load_tests.arrivals import Arrivals, Trace
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,8 +21,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from agents.facts.pipeline_files import load_yaml_model
-from agents.schema import Name, Strict
+from common.located import load_yaml_model
+from common.strict import Name, Strict
 from load_tests.measured import Origin
 
 Share = Annotated[float, Field(ge=0, le=1)]

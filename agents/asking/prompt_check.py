@@ -8,8 +8,9 @@ from typing import Literal
 
 from agents.asking.variant import PromptVariant, facts_for, render
 from agents.facts.spec import PipelineSpec
+from agents.labels.label import Label, RuleFired
 from agents.labels.policy import PRIORITIES, SEVERITIES, UNKNOWN
-from agents.schema import Label, RuleFired, Stage
+from agents.schema import Stage
 
 BARE = PipelineSpec.model_validate({"id": "bare", "source": {"type": "a source"}})
 """A pipeline of which nothing is known but its source."""

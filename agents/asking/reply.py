@@ -10,8 +10,9 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from agents.answers import AnswerForm, read_answer
-from agents.schema import ErrorClass, Recommendation, Stage, Strict
+from agents.schema import ErrorClass, Recommendation, Stage
 from common.console import shorten
+from common.strict import Strict
 
 
 class Reply(Strict):

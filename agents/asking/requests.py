@@ -8,8 +8,9 @@ from typing import Any
 
 from agents.asking.variant import PromptVariant, chat_body
 from agents.facts.spec import PipelineSpec
+from agents.labels.label import Label
 from agents.labels.policy import Policy, policy_for, priority, severity
-from agents.schema import Label, Stage
+from agents.schema import Stage
 
 
 @dataclass(frozen=True)

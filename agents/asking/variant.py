@@ -26,10 +26,12 @@ from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from agents.answers import AnswerForm, answer_model, answer_schema
-from agents.facts.pipeline_files import load_preset, preset_names
 from agents.facts.spec import InfrastructureMetrics, PipelineSpec, Reading
-from agents.schema import Label, Name, Recommendation, RuleFired, Stage, Strict
+from agents.labels.label import Label, RuleFired
+from agents.schema import Recommendation, Stage
 from common.console import BadInput, shorten
+from common.located import load_preset, preset_names
+from common.strict import Name, Strict
 
 PROMPTS_DIR = Path(__file__).parent / "prompts"
 DEFAULT_PROMPT = "grounded"

@@ -12,6 +12,7 @@ import typer
 
 from agents.facts.pipeline_files import InvalidPipeline, ReadPipeline, read_pipelines
 from agents.facts.spec import PipelineSpec
+from agents.labels.label import Label, RuleFired
 from agents.labels.labelling import Finding, NotJudged, shown
 from agents.labels.policy import (
     BLOCKS,
@@ -24,7 +25,6 @@ from agents.labels.policy import (
     severity,
     with_settings,
 )
-from agents.schema import Label, RuleFired
 from agents.specialists.infrastructure.priority import priority_findings
 from agents.specialists.quality.severity import severity_findings
 from common import console

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
 from agents.facts.units import canonical_duration, canonical_rate
-from agents.schema import Name, NonNegative, Percent, Strict, Text
+from common.strict import Name, NonNegative, Percent, Strict, Text
 
 Volume = Annotated[str, Field(min_length=1, max_length=60), AfterValidator(canonical_rate)]
 """An amount per time in its canonical spelling: ``10 GB/day``."""

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agents.labels.label import RuleFired
 from agents.labels.labelling import Finding, shown
 from agents.labels.policy_model import Damping
-from agents.schema import RuleFired
 
 
 @dataclass(frozen=True)

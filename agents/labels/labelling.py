@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
-from agents.schema import Label, RuleFired
+from agents.labels.label import Label, RuleFired
 
 UNKNOWN = "UNKNOWN"
 SEVERITIES = ("LOW", "MEDIUM", "HIGH")

@@ -15,7 +15,6 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from agents.facts.pipeline_files import describe
 from agents.facts.spec import PipelineSpec
 from agents.labels.labelling import PRIORITIES, SEVERITIES, UNKNOWN
 from agents.labels.policy_file import DEFAULT_POLICY, load_policy, policy_names
@@ -23,6 +22,7 @@ from agents.labels.policy_model import Policy, PriorityRules, SeverityRules
 from agents.specialists.infrastructure.priority import priority
 from agents.specialists.quality.severity import severity
 from common.console import BadInput, shorten
+from common.located import describe
 
 __all__ = [
     "BLOCKS",

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
-from agents.facts.pipeline_files import load_preset, preset_names
 from agents.labels.policy_model import Policy
-from agents.schema import Name
 from common.console import shorten
+from common.located import load_preset, preset_names
+from common.strict import Name
 
 POLICIES_DIR = Path(__file__).parent / "policies"
 DEFAULT_POLICY = "standard"

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from agents.schema import Name, Percent, Strict
+from common.strict import Name, Percent, Strict
 
 Points = Annotated[float, Field(ge=0, le=20)]
 Readings = Annotated[int, Field(ge=1, le=1000)]

@@ -25,7 +25,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from agents.facts.spec import PipelineSpec
-from agents.schema import Label, PipelineReport, Stage, StageReport
+from agents.labels.label import Label
+from agents.schema import PipelineReport, Stage, StageReport
 from common.console import BadInput, CannotJudge, printable, shorten
 from tracking.store import database_path, has_store
 from tracking.traces import BY_CHARACTERS, Assessment, SpanContent, StoredTrace, TraceContent, TraceLog

@@ -16,19 +16,10 @@ import pytest
 from filelock import FileLock
 
 from agents.facts.spec import PipelineSpec
+from agents.labels.label import Label, RuleFired
 from agents.reports import approvals
 from agents.reports.approvals import Approval, Review, TraceMode, decide, everything, pending, trace_of, wants_trace
-from agents.schema import (
-    ErrorClass,
-    Label,
-    PipelineReport,
-    Recommendation,
-    Rejected,
-    RuleFired,
-    Stage,
-    StageReport,
-    Violation,
-)
+from agents.schema import ErrorClass, PipelineReport, Recommendation, Rejected, Stage, StageReport, Violation
 from common.console import BadInput, CannotJudge
 from tracking.traces import Assessment, TraceContent, TraceLog
 

@@ -14,9 +14,10 @@ from agents.destructive import destructive
 from agents.facts.spec import PipelineSpec, Source, SourceKind
 from agents.fallback import fallback
 from agents.guardrails import violations
+from agents.labels.label import Label, RuleFired
 from agents.labels.policy import load_policy, policy_names
 from agents.lexicon import mention
-from agents.schema import Label, Recommendation, RuleFired, Stage
+from agents.schema import Recommendation, Stage
 from agents.specialists.ingestion.source_rules import kind_of, need_s
 from evals.generate import ROWS, generate
 

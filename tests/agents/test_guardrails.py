@@ -15,8 +15,9 @@ from agents.asking.variant import load_prompt, prompt_names
 from agents.destructive import destructive
 from agents.facts.spec import PipelineSpec
 from agents.guardrails import RULES, correction, unusable, violations
+from agents.labels.label import Label, RuleFired
 from agents.labels.policy import load_policy
-from agents.schema import IngestionMode, Label, Recommendation, RuleFired, Stage, Violation
+from agents.schema import IngestionMode, Recommendation, Stage, Violation
 
 STANDARD = load_policy("standard")
 I, Q, X = Stage  # noqa: E741

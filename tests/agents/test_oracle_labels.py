@@ -12,8 +12,8 @@ import pytest
 
 from agents.facts.spec import InfrastructureMetrics, QualityMetrics
 from agents.guardrails import RULES
+from agents.labels.label import Label
 from agents.labels.policy import Policy, load_policy, priority, severity, with_settings
-from agents.schema import Label
 from evals.generate import ROWS
 
 SEED, STANDARD = load_policy("seed"), load_policy("standard")

@@ -13,16 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.facts.pipeline_files import (
-    LONGEST_LINE,
-    InvalidPipeline,
-    PipelineFiles,
-    ReadPipeline,
-    load_yaml_model,
-    read_pipelines,
-)
+from agents.facts.pipeline_files import LONGEST_LINE, InvalidPipeline, PipelineFiles, ReadPipeline, read_pipelines
 from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
 from common.console import BadInput
+from common.located import load_yaml_model
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = ", ".join(PipelineSpec.model_fields)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from agents.asking.requests import labels_for
 from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics
+from agents.labels.label import Label
 from agents.labels.policy import (
     BLOCKS,
     PRIORITIES,
@@ -28,7 +29,7 @@ from agents.labels.policy import (
     severity,
     with_settings,
 )
-from agents.schema import Label, Stage
+from agents.schema import Stage
 from common.console import BadInput
 
 POLICIES = {name: load_policy(name) for name in ("adaptive", "seed", "standard")}

@@ -22,8 +22,9 @@ from agents.facts.pipeline_files import read_pipelines
 from agents.facts.spec import InfrastructureMetrics, PipelineSpec, QualityMetrics, Source
 from agents.figures import figures
 from agents.guardrails import violations
+from agents.labels.label import Label, RuleFired
 from agents.labels.policy import load_policy, policy_names
-from agents.schema import Label, RuleFired, Stage
+from agents.schema import Stage
 from common.console import BadInput
 from evals.generate import generate
 

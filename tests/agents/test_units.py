@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agents.facts.pipeline_files import describe
 from agents.facts.spec import PipelineSpec
 from agents.facts.units import bytes_per_hour, canonical_duration, canonical_rate, rate, seconds
+from common.located import describe
 
 
 @pytest.mark.parametrize(

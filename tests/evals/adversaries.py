@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from agents.answers import ACTION_CHARACTERS, SUMMARY_CHARACTERS, AnswerForm
 from agents.asking.variant import PromptVariant, facts_for, render
+from agents.labels.label import Label
 from agents.lexicon import phrases
-from agents.schema import IngestionMode, Label, Recommendation, Stage
+from agents.schema import IngestionMode, Recommendation, Stage
 from evals.case import Case
 from evals.specific import ADVICE
 

@@ -11,9 +11,10 @@ from agents.asking.requests import labels_for
 from agents.claims import claims
 from agents.figures import figures
 from agents.guardrails import violations
+from agents.labels.label import Label
 from agents.labels.policy import load_policy
 from agents.lexicon import mention
-from agents.schema import Label, Recommendation, Stage
+from agents.schema import Recommendation, Stage
 from evals.case import Case, curated_cases
 from evals.generate import ROUND, generate
 from evals.reference import reference_answer, wrong_answer

@@ -13,8 +13,9 @@ import pytest
 
 from agents.asking.requests import labels_for
 from agents.asking.variant import load_prompt, prompt_names
+from agents.labels.label import Label
 from agents.labels.policy import load_policy
-from agents.schema import IngestionMode, Label, Stage
+from agents.schema import IngestionMode, Stage
 from evals.case import Case, curated_cases
 from evals.generate import ROUND, ROWS, generate
 from evals.reference import reference_answer, wrong_answer

@@ -13,8 +13,8 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import SecretStr
 
-from agents.schema import Strict
 from common.console import BadInput, CannotJudge, ExitCode
+from common.strict import Strict
 from load_tests.arrivals import Arrivals, Closed, Poisson, Spike, schedule
 from load_tests.capacity import Ask, Capacity, Probe
 from load_tests.capacity_command import (

@@ -7,9 +7,9 @@ from statistics import linear_regression
 
 from agents.facts.spec import InfrastructureMetrics
 from agents.labels.history import aged
+from agents.labels.label import RuleFired
 from agents.labels.labelling import Finding, NotJudged, lacking, shown
 from agents.labels.policy_model import Disk
-from agents.schema import RuleFired
 
 
 def disk_findings(metrics: InfrastructureMetrics, rules: Disk) -> list[Finding]:

@@ -14,9 +14,9 @@ from statistics import fmean
 
 from agents.facts.spec import InfrastructureMetrics
 from agents.labels.history import aged, within
+from agents.labels.label import RuleFired
 from agents.labels.labelling import Finding, lacking, shown
 from agents.labels.policy_model import BurnRate, ErrorBudget
-from agents.schema import RuleFired
 
 
 def burn_findings(metrics: InfrastructureMetrics, rules: ErrorBudget) -> list[Finding]:
