@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
-SOURCES := common/console.py serving tracking agents evals load_tests examples benchmarks tests requirements
+SOURCES := common serving tracking agents evals load_tests examples benchmarks tests requirements
 
 .DEFAULT_GOAL := help
 .PHONY: help setup browser demo test check fix serve eval load ui clean

@@ -1,8 +1,8 @@
 """A long run's memory and pace: `agents run` over many pipelines on the simulator, its memory read as the rows come.
 
-    python -m benchmarks.batch_memory [--pipelines 100000 --guardrails off]
+    python -m benchmarks.batch_memory [--pipelines 100000 --prompt read]
 
-The simulator answers at once, so the pace is the client's: reading, rules, prompts, requests, guardrails, rows. Memory
+The simulator answers at once, so the pace is the client's: reading, rules, prompts, requests, answers, rows. Memory
 is the resident set of the `agents run` process and is read at 1 % and then each 10 % of the rows. Constant memory means
 that the last reading is about the first one. Traces are off: a store takes some 40 ms for each.
 """
@@ -22,7 +22,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from agents.guardrails import GuardrailMode
+from agents.asking.variant import DEFAULT_PROMPT
 from benchmarks.simulator_process import simulator
 from common import console
 from common.console import CannotJudge, say
@@ -37,7 +37,7 @@ _SHARES = (0.01, *(tenth / 10 for tenth in range(1, 11)))
 @app.command()
 def main(
     pipelines: Annotated[int, typer.Option(min=100, help="How many.")] = 100_000,
-    guardrails: Annotated[GuardrailMode, typer.Option(help="As in `agents run`.")] = GuardrailMode.ENFORCE,
+    prompt: Annotated[str, typer.Option(help="As in `agents run`.")] = DEFAULT_PROMPT,
     concurrency: Annotated[int, typer.Option(min=1, help="Pipelines at a time.")] = 16,
 ) -> None:
     """Run, read the memory as the rows come, and print both."""
@@ -45,7 +45,7 @@ def main(
         source, out = Path(temporary) / "in.jsonl", Path(temporary) / "out.jsonl"
         write_pipelines(source, pipelines)
         command = [sys.executable, "-m", "agents", "run", str(source), "--out", str(out), "--base-url", base_url]
-        options = ["--guardrails", guardrails.value, "--concurrency", str(concurrency), "--trace", "none"]
+        options = ["--prompt", prompt, "--concurrency", str(concurrency), "--trace", "none"]
         began = time.monotonic()
         with subprocess.Popen([*command, *options], cwd=_ROOT) as running:
             readings = list(memory(running, out, pipelines))
@@ -53,7 +53,7 @@ def main(
         if running.returncode:
             raise CannotJudge(f"agents run ended with {running.returncode}")
         rows = sum(1 for _ in out.open("rb"))
-    title = f"{pipelines} pipelines, guardrails {guardrails.value}, {concurrency} at a time, SIMULATOR"
+    title = f"{pipelines} pipelines, prompt {prompt}, {concurrency} at a time, SIMULATOR"
     console.table(title, ["rows", "resident MB"], readings, right=["rows", "resident MB"])
     say(f"{rows} rows for {pipelines} pipelines in {wall_s:.0f} s: {60 * rows / wall_s:.0f} pipelines/min")
 

@@ -1,11 +1,12 @@
-"""What a request costs each of the two clients: CPU of this process, and requests per second.
+"""What a request costs our client and the openai SDK: CPU of this process, and requests per second.
 
     python -m benchmarks.client_cost [--requests 1500] [--rounds 5] [--concurrency 32]
 
 The endpoint is the simulator without delays, in a process of its own, so its work is not counted. Requests are the
-agents' own, on the pipelines of examples/pipelines.yaml. Rounds alternate over the clients, so that a machine that
-drifts drifts for both. The lean client runs on asyncio's own loop and on uvloop, as `agents run` does. Not covered:
-TLS, a network, streaming, and what a real engine's delays do to many requests that wait.
+agents' own, on the pipelines of examples/pipelines.yaml. The SDK is called directly (`chat.completions.create`), with
+as many at once and no retries; ours bounds, times and checks each request as well. Rounds alternate over the clients,
+so that a machine that drifts drifts for both. Ours runs on asyncio's own loop and on uvloop, as `agents run` does. Not
+covered: TLS, a network, streaming, and what a real engine's delays do to many requests that wait.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -21,8 +23,9 @@ from typing import Annotated, Any
 
 import typer
 import uvloop
+from openai import AsyncOpenAI
 
-from agents.asking.client import ClientKind, make_client
+from agents.asking.endpoint.client import make_client
 from agents.asking.requests import requests_for
 from agents.asking.variant import DEFAULT_PROMPT, load_prompt
 from agents.facts.pipeline_files import ReadPipeline, read_pipelines
@@ -48,18 +51,41 @@ class Figures:
     requests_per_s: float
 
 
+Complete = Callable[[dict[str, Any]], Coroutine[Any, Any, object]]
+
+
+@asynccontextmanager
+async def ours(endpoint: Endpoint, concurrency: int) -> AsyncIterator[Complete]:
+    """The client of the agents."""
+    async with make_client(endpoint, max_retries=0, concurrency=concurrency) as client:
+        yield client.complete
+
+
+@asynccontextmanager
+async def openai_sdk(endpoint: Endpoint, concurrency: int) -> AsyncIterator[Complete]:
+    """The openai SDK, as its users call it."""
+    key, slots = endpoint.api_key.get_secret_value(), asyncio.Semaphore(concurrency)
+    async with AsyncOpenAI(base_url=endpoint.base_url, api_key=key, max_retries=0) as client:
+
+        async def complete(body: dict[str, Any]) -> object:
+            async with slots:
+                return await client.chat.completions.create(**body)
+
+        yield complete
+
+
 @dataclass(frozen=True)
 class Subject:
     """A client on an event loop."""
 
-    kind: ClientKind
+    client: Callable[[Endpoint, int], AbstractAsyncContextManager[Complete]]
     run: Callable[..., Figures]
 
 
 SUBJECTS = {
-    "openai": Subject("openai", asyncio.run),
-    "lean": Subject("lean", asyncio.run),
-    "lean on uvloop": Subject("lean", uvloop.run),
+    "openai SDK": Subject(openai_sdk, asyncio.run),
+    "ours": Subject(ours, asyncio.run),
+    "ours on uvloop": Subject(ours, uvloop.run),
 }
 """The first is what the ratios are to."""
 
@@ -77,7 +103,7 @@ def main(
         bodies = list(islice(cycle(agent_bodies(endpoint.model)), requests))
         for number in range(rounds):
             for name, subject in SUBJECTS.items():
-                figures = subject.run(measure(endpoint, subject.kind, bodies, concurrency))
+                figures = subject.run(measure(subject, endpoint, bodies, concurrency))
                 seen[name].append(figures)
                 say(f"round {number + 1}, {name}: {figures.cpu_ms:.3f} ms, {figures.requests_per_s:.0f} requests/s")
     report(seen, requests, concurrency)
@@ -90,12 +116,12 @@ def agent_bodies(model: str) -> Bodies:
     return [one.body for one in requests_for(specs, load_prompt(DEFAULT_PROMPT), load_policy(DEFAULT_POLICY), model)]
 
 
-async def measure(endpoint: Endpoint, kind: ClientKind, bodies: Bodies, concurrency: int) -> Figures:
+async def measure(subject: Subject, endpoint: Endpoint, bodies: Bodies, concurrency: int) -> Figures:
     """Send every body with at most `concurrency` in flight, after some that warm up and are not counted."""
-    async with make_client(endpoint, kind, max_retries=0, concurrency=concurrency) as client:
-        await asyncio.gather(*map(client.complete, bodies[:_WARM_UP]))
+    async with subject.client(endpoint, concurrency) as complete:
+        await asyncio.gather(*map(complete, bodies[:_WARM_UP]))
         cpu_s, wall_s = time.process_time(), time.perf_counter()
-        await asyncio.gather(*map(client.complete, bodies))
+        await asyncio.gather(*map(complete, bodies))
         return Figures(
             cpu_ms=(time.process_time() - cpu_s) / len(bodies) * 1e3,
             requests_per_s=len(bodies) / (time.perf_counter() - wall_s),

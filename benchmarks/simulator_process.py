@@ -12,7 +12,6 @@ from common.console import CannotJudge
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SIMULATOR = (
-    "from benchmarks.stand_in import StandIn\n"
     "from serving.simulator import SimulatorSettings, serve\n"
     "settings = SimulatorSettings(ttft_ms=0, itl_ms=0, output_tokens=40)\n"
     "serve(settings, '127.0.0.1', 0, lambda url: print(url, flush=True), {answerer})"
@@ -26,6 +25,8 @@ def simulator(*, stand_in: bool = False) -> Iterator[str]:
     stand_in: answers as a small model might (benchmarks/stand_in.py), instead of with made-up words.
     """
     code = _SIMULATOR.format(answerer="StandIn()" if stand_in else "None")
+    if stand_in:
+        code = f"from benchmarks.stand_in import StandIn\n{code}"
     with subprocess.Popen([sys.executable, "-c", code], cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             base_url = process.stdout.readline().strip() if process.stdout else ""

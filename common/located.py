@@ -30,6 +30,12 @@ def load_yaml_model(path: Path, model: type[Model]) -> Model:
         raise BadInput(describe(error, model, str(path), document)) from None
 
 
+def merged(below: dict[str, Any], above: dict[Any, Any]) -> dict[Any, Any]:
+    """What stands above, key by key, and what stands below where it says nothing."""
+    both = {key: value for key, value in above.items() if isinstance(value, dict) and isinstance(below.get(key), dict)}
+    return {**below, **above, **{key: merged(below[key], value) for key, value in both.items()}}
+
+
 def preset_names(folder: Path) -> list[str]:
     """The presets of a folder, sorted: its YAML files without their ending."""
     return sorted(path.stem for path in folder.glob("*.yaml"))

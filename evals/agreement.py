@@ -1,4 +1,4 @@
-"""How far two raters of the same answers agree, with intervals that know that cases of one family are related."""
+"""How far two raters of the same samples agree, with intervals that know that cases of one family are related."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Values = NDArray[np.float64]
 
 
 class Agreement(Strict):
-    """A judge and the deterministic scorers on the same answers; bounds are of 95 % intervals."""
+    """A judge and the scorers on the same samples; bounds are of 95 % intervals."""
 
     n: int
-    """Answers that both have rated."""
+    """Samples that both have rated."""
     families: int
     kappa: float | None
-    """Cohen's; None where one of the two says the same of every answer."""
+    """Cohen's; None where one of the two says the same of every sample."""
     kappa_low: float | None
     kappa_high: float | None
     spearman: float | None
-    """Rank correlation of usefulness and headline; None where either is the same for every answer."""
+    """Rank correlation of usefulness and headline; None where either is the same for every sample."""
     spearman_low: float | None
     spearman_high: float | None
     both_right: int
     only_judge_right: int
-    """Answers that the judge calls correct and the scorers do not."""
+    """Samples whose note the judge calls correct and whose decision the scorers do not."""
     only_scorers_right: int
     both_wrong: int
 
@@ -41,10 +41,10 @@ class Agreement(Strict):
 def agreement(
     correct: Sequence[bool], useful: Sequence[float], headline: Sequence[float], families: Sequence[str], least: float
 ) -> Agreement:
-    """Agreement of a judge's verdicts with headline scores of the same answers, one each.
+    """Agreement of a judge's verdicts with headline scores of the same samples, one each.
 
     least: a headline from here on counts as right. Intervals: percentile bootstrap over whole families; that of the
-    rank correlation keeps the ranks of all answers.
+    rank correlation keeps the ranks of all samples.
     """
     scored = np.asarray(headline, dtype=float)
     cells = 2 * np.asarray(correct, dtype=int) + (scored >= least)
@@ -79,7 +79,7 @@ def _summed(rows: Values, groups: NDArray[np.intp]) -> Values:
 
 def _kappa(counts: Values) -> Values:
     """Cohen's kappa of counts (..., 4): neither, only scorers, only judge, both. NaN where one of the two says the
-    same of every answer: by chance alone such raters agree as often as they do.
+    same of every sample: by chance alone such raters agree as often as they do.
 
     As statsmodels' cohens_kappa, which takes one table at a time.
     """

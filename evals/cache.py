@@ -18,8 +18,9 @@ from typing import Any, Self
 import orjson
 from pydantic import ValidationError
 
-from agents.asking.client import ChatClient
-from agents.asking.reply import Reply
+from agents.asking.endpoint.client import ChatClient
+from agents.asking.endpoint.reply import Reply
+from agents.asking.endpoint.transport import Route
 from common.console import BadInput, CannotJudge
 from evals.variant import ServedModel
 
@@ -28,13 +29,13 @@ _GATHERED = 200
 """Answers a commit is for: a commit of each would cost more than asking a simulator does."""
 
 
-def request_digest(model: ServedModel, body: Mapping[str, Any], repeat: int) -> str:
-    """Names a request: the model by name and served id, messages, schema, sampling, seed, and which repeat it is.
+def request_digest(model: ServedModel, body: Mapping[str, Any], repeat: int, route: Route = "chat/completions") -> str:
+    """Names a request: the model by name and served id, route, messages, schema, sampling, seed, and which repeat.
 
     Not where the model is served: the same one behind another port gives the same answers. A simulator's answer
     never passes for a model's.
     """
-    parts = (model.name, model.model, model.simulated, repeat, body)
+    parts = (model.name, model.model, model.simulated, repeat, route, body)
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
 
 
@@ -125,28 +126,25 @@ def _digest(request: str, text: bytes) -> bytes:
 
 
 class SampleClient:
-    """One sample's way to its model: notes what is asked first, and answers from the cache what is there."""
+    """One sample's way to its model: what is in the cache is not asked again."""
 
     def __init__(self, client: ChatClient, model: ServedModel, repeat: int, cache: AnswerCache | None = None) -> None:
         self.client = client
+        self.memory = client.memory
         self.model = model
         self.repeat = repeat
         self.cache = cache
-        self.first = ""
-        """Digest of the first request; empty before there is one."""
 
-    async def complete(self, body: dict[str, Any]) -> Reply:
+    async def complete(self, body: dict[str, Any], route: Route = "chat/completions") -> Reply:
         """As ChatClient.complete. Raises EndpointFailed."""
-        request = ""
-        if self.cache or not self.first:
-            request = request_digest(self.model, body, self.repeat)
-            self.first = self.first or request
-        if self.cache and (known := self.cache.get(request)):
-            return known
-        reply = await self.client.complete(body)
-        if self.cache:
-            self.cache.put(request, reply)
-        return reply
+        if self.cache is None:
+            return await self.client.complete(body, route)
+        request = request_digest(self.model, body, self.repeat, route)
+        known = self.cache.get(request)
+        if known is None:
+            known = await self.client.complete(body, route)
+            self.cache.put(request, known)
+        return known
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,16 +1,17 @@
-"""A case: one pipeline, one stage, and what a right recommendation must and must not say."""
+"""A case: one pipeline, one stage, and which decisions about it are right, wrong or harmful."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from agents.facts.spec import PipelineSpec
-from agents.lexicon import LEXICON_PATH, phrases
-from agents.schema import IngestionMode, Stage
+from agents.labels.label import UNKNOWN
+from agents.specialists.oracle import Difficulty, Group
+from agents.specialists.registry import Stage, specialist_of
+from agents.specialists.specialist import Specialist
 from common.console import BadInput, shorten
 from common.located import describe
 from common.strict import Name, Strict
@@ -18,14 +19,12 @@ from common.strict import Name, Strict
 CURATED = Path(__file__).parent / "cases" / "curated.jsonl"
 """The cases kept in the repository."""
 
-Difficulty = Literal["easy", "medium", "hard"]
-
 
 class Case(Strict):
     """One question with a known answer."""
 
     id: Name
-    row: int | None = Field(None, ge=1, le=34)
+    row: int | None = Field(None, ge=1)
     """Row of the oracle table (docs/oracle.md) the case was made from; None for a case of one's own."""
     family: Name
     """Cases of one family are related: intervals resample whole families. Generated: one a row, such as `row-07`."""
@@ -36,27 +35,68 @@ class Case(Strict):
     difficulty: Difficulty = "medium"
     pair: Name | None = None
     """The id of its near miss: the case that differs in one fact, which flips the right answer."""
-    acceptable_modes: tuple[IngestionMode, ...] = Field((), strict=False)
-    """Ingestion modes that are right; empty for the other stages."""
-    unacceptable_modes: tuple[IngestionMode, ...] = Field((), strict=False)
-    """Ingestion modes that are wrong; what is in neither is debatable and does not count."""
+    right_choices: tuple[str, ...] = Field((), strict=False)
+    """Values of the specialist's choice that are right."""
+    wrong_choices: tuple[str, ...] = Field((), strict=False)
+    """Values that are wrong; those in neither are debatable and do not count."""
     acceptable_labels: tuple[str, ...] = Field((), strict=False)
-    """Severities or priorities that are right, whatever policy gives them; empty for ingestion."""
-    required: tuple[str, ...] = Field((), strict=False)
-    """Concepts of the lexicon that a good answer mentions."""
-    forbidden: tuple[str, ...] = Field((), strict=False)
-    """Concepts of the lexicon that a good answer does not recommend."""
+    """Labels that are right, whatever policy gives them; empty for a specialist without one."""
+    right_actions: tuple[Group, ...] = Field((), strict=False)
+    """Needs that a good decision meets, each by any one action of its group."""
+    harmful_actions: tuple[str, ...] = Field((), strict=False)
+    """Actions that do harm here; those in neither are neither asked for nor held against an answer."""
     of: Name | None = None
     """The id of the case that this one was made from by `relation`."""
     relation: Name | None = None
     """The metamorphic relation (evals/metamorphic.py) between the two; such a case counts in no leaderboard."""
 
-    @field_validator("required", "forbidden")
+    @field_validator("right_choices", "wrong_choices")
     @classmethod
-    def _in_the_lexicon(cls, concepts: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [concept for concept in concepts if concept not in phrases()]:
-            raise ValueError(f"concept {shorten(unknown[0], 60)!r} is not in {LEXICON_PATH.name}")
-        return concepts
+    def _of_the_choice(cls, values: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if specialist := _specialist(info):
+            _only(values, specialist.choice.values)
+        return _not_in(values, "right_choices", info.data.get("right_choices", ()))
+
+    @field_validator("acceptable_labels")
+    @classmethod
+    def _of_the_label(cls, values: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if specialist := _specialist(info):
+            _only(values, (*specialist.label.levels, UNKNOWN) if specialist.label else ())
+        return values
+
+    @field_validator("right_actions")
+    @classmethod
+    def _groups_of_the_catalogue(cls, groups: tuple[Group, ...], info: ValidationInfo) -> tuple[Group, ...]:
+        if not all(groups):
+            raise ValueError("found an empty group; allowed: one action or more in each")
+        if specialist := _specialist(info):
+            _only([action for group in groups for action in group], specialist.actions_by_id)
+        return groups
+
+    @field_validator("harmful_actions")
+    @classmethod
+    def _of_the_catalogue(cls, values: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if specialist := _specialist(info):
+            _only(values, specialist.actions_by_id)
+        right = [action for group in info.data.get("right_actions", ()) for action in group]
+        return _not_in(values, "right_actions", right)
+
+
+def _specialist(info: ValidationInfo) -> Specialist | None:
+    """Whose choice and catalogue hold; None where the stage itself was refused."""
+    return specialist_of(info.data["stage"]) if "stage" in info.data else None
+
+
+def _only(values: Iterable[str], allowed: Collection[str]) -> None:
+    for value in values:
+        if value not in allowed:
+            raise ValueError(f"found {shorten(value, 60)!r}; allowed: {', '.join(allowed) or 'none'}")
+
+
+def _not_in(values: tuple[str, ...], other: str, taken: Collection[str]) -> tuple[str, ...]:
+    if twice := next((value for value in values if value in taken), None):
+        raise ValueError(f"found {twice!r}, which stands in {other} too")
+    return values
 
 
 def curated_cases() -> list[Case]:

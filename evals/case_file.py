@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Generic, TypeVar, overload
 import orjson
 from pydantic import ValidationError
 
-from agents.asking.requests import Labels
 from agents.labels.policy import Policy
+from agents.specialists.registry import Labels
 from common.console import BadInput, CannotJudge
 from common.located import describe
 from evals.case import Case

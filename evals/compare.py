@@ -14,7 +14,7 @@ from pydantic import Field
 from common.console import BadInput, CannotJudge, shorten
 from common.strict import Name, Strict
 from evals.comparison import compare_paired, with_holm
-from evals.gate_rules import FROM_MODEL, OUTCOMES, STAGE_HEADLINES
+from evals.gate_rules import stage_headlines
 from evals.labels import case_labels
 from evals.outcomes import Outcomes, outcomes_of
 from evals.results import Comparison, comparison, headline_first
@@ -59,13 +59,10 @@ class Run:
 
     def has(self, metric: str) -> bool:
         """Whether this run measures it."""
-        return metric in OUTCOMES or metric.partition("/")[0] in self.table.scorers
+        return metric.partition("/")[0] in self.table.scorers
 
     def per_case(self, variant: str, metric: str) -> Values:
         """One value per case of the table, the mean over repeats; NaN where the metric has nothing to say."""
-        if metric in OUTCOMES:
-            outcome = self.outcomes.from_model if metric == FROM_MODEL else self.outcomes.unbroken
-            return _over_repeats(outcome[self.table.variants.index(variant)])
         scorer, _, stage = metric.partition("/")
         values = self.table.per_case(variant, scorer)
         return np.where(np.array(self.table.stages) == stage, values, np.nan) if stage else values
@@ -73,7 +70,7 @@ class Run:
     def metrics(self) -> list[str]:
         """What this run can be compared on."""
         headline, *others = headline_first(self.table.scorers)
-        return [headline, *STAGE_HEADLINES, *others, *OUTCOMES]
+        return [headline, *stage_headlines(), *others]
 
 
 @dataclass(frozen=True)
@@ -242,17 +239,8 @@ def _scored_by_these(run: Run) -> None:
         if sample.error is not None:
             continue
         case, variant = run.folder.cases[number], plan.variants[which]
-        now = score_all(answered(case, sample, case_labels(case, variant.policy), variant.prompt.form))
+        now = score_all(answered(case, sample, case_labels(case, variant.policy)))
         values = [now[name].value if name in now else np.nan for name in run.table.scorers]
         if not np.allclose(run.table.values[which, number, repeat], values, atol=1e-9, equal_nan=True):
             told = f"{run.folder.path}: its scores are not what the scorers say today of sample {sample.index}"
             raise BadInput(f"{told}; score it anew: {rescore(run.folder)}")
-
-
-def _over_repeats(values: Values) -> Values:
-    """Mean over the last axis; NaN where nothing is known."""
-    known = ~np.isnan(values)
-    counts = known.sum(axis=1)
-    sums = np.where(known, values, 0.0).sum(axis=1)
-    means: Values = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-    return means

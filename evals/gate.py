@@ -1,14 +1,14 @@
 """The verdict on a run: passed, failed, or not judged; and in one sentence why.
 
     pass         every required metric that can fall is shown to be no worse, and no other is shown to be worse
-    fail         a metric is shown to be worse, a level is missed, or guardrails were set weaker
+    fail         a metric is shown to be worse, or a level is missed
     not judged   too little evidence for a required metric, too many errors, or runs that cannot be compared
 
 A fail outweighs what could not be judged. The question is about the suite's own cases, which are the same on both
-sides: between two runs of one setup only what the model says varies, case by case. So each case counts by itself here;
-`compare` and the report, which speak of cases like these, take whole families. The tests are those of
+sides: between two runs of one setup only what the model decides varies, case by case. So each case counts by itself
+here; `compare` and the report, which speak of cases like these, take whole families. The tests are those of
 evals/comparison.py, Holm over all metrics of all variants on the side that fails; label_fit rests on rules and not on a
-model's words, so its fall needs no test.
+model, so its fall needs no test.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from agents.guardrails import GuardrailMode
 from common.console import BadInput, CannotJudge, ExitCode
 from common.strict import Name, Strict
 from evals.compare import Run, Shared, any_pair, pair_values, paired_variants, shared_cases
 from evals.comparison import FEWEST_FAMILIES, NonInferiority, gate_verdicts
-from evals.gate_rules import HEADLINE, LABEL_FIT, METRICS, GateRules
+from evals.gate_rules import HEADLINE, LABEL_FIT, GateRules, metrics
 from evals.results import sampling_in_words
 from evals.statistics import Estimate, estimate
 from evals.variant import Variant
@@ -45,7 +44,6 @@ SAMPLES, SAMPLES_BEFORE, ERRORS, ERRORS_BEFORE = (
     "errors of the baseline",
 )
 _SOUNDNESS = (SAMPLES, SAMPLES_BEFORE, ERRORS, ERRORS_BEFORE)
-_STRENGTH = (GuardrailMode.OFF, GuardrailMode.WARN, GuardrailMode.ENFORCE)
 
 
 class Check(Strict):
@@ -53,7 +51,7 @@ class Check(Strict):
 
     variant: Name
     check: str
-    """A metric, `minimum METRIC`, `errors`, `guardrails`, `samples` or `required`."""
+    """A metric, `minimum METRIC`, `errors`, `samples` or `required`."""
     outcome: Outcome
     why: str
     """One sentence."""
@@ -124,7 +122,7 @@ def judge(baseline: Run, candidate: Run, rules: GateRules) -> GateVerdict:
     except (BadInput, CannotJudge) as error:
         return not_judged(str(error), baseline, candidate)
     checks = [
-        *_setting_checks(baseline, candidate, pairs, rules),
+        *_soundness_checks(baseline, candidate, pairs, rules),
         *_metric_checks(baseline, candidate, shared, pairs, rules),
     ]
     cases = len(shared.families)
@@ -177,10 +175,10 @@ def _comparable(baseline: Run, candidate: Run) -> Shared:
     return shared
 
 
-# --- settings and endpoint -------------------------------------------------------------------------------
+# --- samples and endpoint --------------------------------------------------------------------------------
 
 
-def _setting_checks(
+def _soundness_checks(
     baseline: Run, candidate: Run, pairs: Sequence[tuple[str, str]], rules: GateRules
 ) -> Iterator[Check]:
     for was, now in pairs:
@@ -190,7 +188,6 @@ def _setting_checks(
                 check = SAMPLES if called == "run" else SAMPLES_BEFORE
                 yield Check(variant=now, check=check, outcome="not judged", why=why)
             yield from _errors(run, name, called, now, rules)
-        yield _guardrails(baseline, candidate, was, now, rules)
 
 
 def _unasked(run: Run, variant: str) -> int:
@@ -218,19 +215,6 @@ def _errors(run: Run, name: str, called: str, variant: str, rules: GateRules) ->
     )
 
 
-def _guardrails(baseline: Run, candidate: Run, was: str, now: str, rules: GateRules) -> Check:
-    before, after = baseline.variant(was).guardrails, candidate.variant(now).guardrails
-    weaker = _STRENGTH.index(after) < _STRENGTH.index(before) and not rules.weaker_guardrails
-    changed = f"went from {before} to {after}" if before is not after else f"are {after}, as before"
-    advice = "; if that is meant, set gate.weaker_guardrails: true" if weaker else ""
-    return Check(
-        variant=now,
-        check="guardrails",
-        outcome="fail" if weaker else "pass",
-        why=f"guardrails of {now} {changed}{advice}",
-    )
-
-
 # --- metrics ---------------------------------------------------------------------------------------------
 
 
@@ -240,7 +224,7 @@ def _metric_checks(
     measured = [
         _Measured(pair[1], metric, a, b)
         for pair in pairs
-        for metric in METRICS
+        for metric in metrics()
         if rules.judges(metric) and baseline.has(metric) and candidate.has(metric)
         for a, b in [pair_values(baseline, candidate, shared, pair, metric)]
         if any_pair(a, b)
@@ -261,7 +245,7 @@ def _metric_checks(
 
 def _tested(one: _Measured, verdict: NonInferiority, rules: GateRules) -> Check:
     before, after = one.means
-    # A mean below the margin cannot fall by it: that it did not is no evidence of anything.
+    # A baseline below the margin cannot fall by it; passing would prove nothing.
     required = one.metric in rules.required and before >= verdict.margin
     outcome: Outcome = "pass"
     if verdict.verdict == "worse":
@@ -433,5 +417,5 @@ def _changes(baseline: Run, candidate: Run, was: str, now: str) -> Iterator[str]
 
 
 def _words(variant: Variant) -> dict[str, object]:
-    """A prompt but for how it is sampled."""
-    return variant.prompt.model_dump(exclude={"sampling", "constrained"})
+    """A prompt but for how it is sampled and sent."""
+    return variant.prompt.model_dump(exclude={"sampling", "constrained", "parameters"})

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar, get_args
 
-from agents.schema import Stage
-from evals.case import Case, Difficulty
-from evals.near_miss import BY_NUMBER, PAIRS, NearMiss
-from evals.oracle_row import OracleRow, case_of, one_of
+from agents.specialists.oracle import Difficulty, OracleRow, one_of
+from agents.specialists.registry import specialist_of, stages
+from common.console import BadInput
+from evals.case import Case
+from evals.near_miss import PAIRS, NearMiss
+from evals.oracle_rows import BY_NUMBER, case_of
 
 PAIRS_A_ROUND = 7
 """Three rounds hold every near miss once; of a round's 48 cases 14 are near misses."""
@@ -28,11 +30,11 @@ _DOMAINS = ("orders", "billing", "inventory", "clickstream", "shipping", "claims
 _Kind = TypeVar("_Kind", OracleRow, NearMiss)
 
 
-def _mixed(kinds: Iterable[_Kind], stage_of: Callable[[_Kind], Stage]) -> tuple[_Kind, ...]:
+def _mixed(kinds: Iterable[_Kind], stage_of: Callable[[_Kind], str]) -> tuple[_Kind, ...]:
     """In such an order that the first few hold every stage: those of each stage spread evenly over all."""
     placed: list[tuple[float, _Kind]] = []
-    for stage in Stage:
-        own = [kind for kind in kinds if stage_of(kind) is stage]
+    for stage in stages():
+        own = [kind for kind in kinds if stage_of(kind) == stage]
         placed += [((place + 0.5) / len(own), kind) for place, kind in enumerate(own)]
     return tuple(kind for _, kind in sorted(placed, key=lambda one: one[0]))
 
@@ -50,13 +52,19 @@ def generate(count: int, seed: int) -> list[Case]:
 
 
 def iter_cases(
-    count: int, seed: int, *, stage: Stage | None = None, difficulty: Difficulty | None = None
+    count: int, seed: int, *, stage: str | None = None, difficulty: Difficulty | None = None
 ) -> Iterator[Case]:
     """The first `count` cases of a seed, made one by one; of one stage or difficulty if asked for.
 
     Asking for more leaves the earlier ones as they were. But where the count cuts a near miss in two, the half that is
-    there stands alone and names no pair.
+    there stands alone and names no pair. Raises BadInput for a stage that is not known or has no oracle rows.
     """
+    if stage is not None and all(row.stage != specialist_of(stage).name for row in ROWS):
+        raise BadInput(f"stage {stage!r} has no oracle rows to make cases from")
+    return _chosen(count, seed, stage, difficulty)
+
+
+def _chosen(count: int, seed: int, stage: str | None, difficulty: Difficulty | None) -> Iterator[Case]:
     wanted = ((index, case) for index, case in _stream(seed) if _is(case, stage, difficulty))
     for number, (index, case) in enumerate(islice(wanted, count), 1):
         cut = number == count and case.pair is not None and not _is_second(index)
@@ -67,7 +75,7 @@ def _stream(seed: int) -> Iterator[tuple[int, Case]]:
     return ((index, generate_one(index, seed)) for index in itertools.count())
 
 
-def _is(case: Case, stage: Stage | None, difficulty: Difficulty | None) -> bool:
+def _is(case: Case, stage: str | None, difficulty: Difficulty | None) -> bool:
     return stage in (None, case.stage) and difficulty in (None, case.difficulty)
 
 

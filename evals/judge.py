@@ -1,11 +1,12 @@
-"""An optional judge: a model that rates the answers of a run, and how far the deterministic scorers agree with it.
+"""An optional judge: a model that rates the notes of a run's decisions, and how far it agrees with the scorers.
 
-A judge is itself a model and may be wrong, so nothing rests on it: no gate and no headline. It rates single answers,
-and, where two variants are named, which of two answers is better. Pairs are shown in both orders, and only a winner
-that wins in both counts; how often the order alone decided is told.
+What was decided is scored exactly; a note is text, which scorers do not read. A judge is itself a model and may be
+wrong, so nothing rests on it: no gate and no headline. It rates single notes, and, where two variants are named, which
+of two notes is better. Pairs are shown in both orders, and only a winner that wins in both counts; how often the order
+alone decided is told. A sample without a note is not judged, and counted.
 
 Each judgement is a line of judgements.jsonl when it arrives, a failure too. Asking again reuses what is there: a line
-goes by the digest of its request, so other answers, another rubric or another judge are asked anew.
+goes by the digest of its request, so other notes, another rubric or another judge are asked anew.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ import orjson
 import uvloop
 from pydantic import Field, ValidationError
 
-from agents.answers import AnswerForm, read_answer
-from agents.asking.client import ChatClient, make_client
-from agents.asking.reply import EndpointFailed
-from agents.asking.requests import labels_for
+from agents.asking.endpoint.client import ChatClient, make_client
+from agents.asking.endpoint.reply import EndpointFailed, ErrorClass
 from agents.labels.label import Label
-from agents.schema import ErrorClass, Recommendation, Stage
+from agents.specialists.decision import Decision
+from agents.specialists.registry import labels_for
 from common import console
 from common.console import BadInput, CannotJudge, shorten
 from common.strict import Name, Strict
@@ -37,7 +37,6 @@ from evals.judge_prompt import Preference, Verdict
 from evals.judgements import JUDGEMENTS_FILE, Judgement, JudgementWriter, appending, known_judgements
 from evals.metamorphic import spread
 from evals.run_folder import RunFolder
-from evals.sample import Sample
 from evals.scoring import scores
 from evals.statistics import estimate
 from evals.variant import Variant
@@ -59,7 +58,7 @@ class Share(Strict):
 
 
 class JudgedVariant(Strict):
-    """What the judge says of one variant's answers."""
+    """What the judge says of one variant's notes."""
 
     variant: Name
     correct: Share
@@ -69,7 +68,7 @@ class JudgedVariant(Strict):
 
 
 class PairSummary(Strict):
-    """Two variants' answers to the same cases, each pair judged in both orders."""
+    """Two variants' notes on the same cases, each pair judged in both orders."""
 
     a: Name
     b: Name
@@ -80,7 +79,7 @@ class PairSummary(Strict):
     ties: int
     """Neither is better, or the order decided."""
     position_bias: Share | None
-    """Share of pairs in which the same place won in both orders: the order decided, and not the answers."""
+    """Share of pairs in which the same place won in both orders: the order decided, and not the notes."""
 
 
 class JudgeSummary(Strict):
@@ -98,11 +97,11 @@ class JudgeSummary(Strict):
     """Of these, how many an earlier call had brought."""
     errors: dict[str, int]
     """Judgements that failed, by error class."""
-    unanswered: int
-    """Samples that have no answer to judge."""
+    without_note: int
+    """Samples that have no note to judge: none was asked for, it was dropped, or no decision came."""
     variants: tuple[JudgedVariant, ...] = Field(strict=False)
     agreement: Agreement | None
-    """None when no answer has both a verdict and a headline."""
+    """None when no sample has both a verdict and a headline."""
     pair: PairSummary | None = None
 
 
@@ -118,14 +117,14 @@ def judge_run(
 ) -> JudgeSummary:
     """Have at most `limit` cases of a scored run judged, spread over stages and families, under every variant.
 
-    pairwise: two variants whose answers are compared as well. Only first repeats are judged, and no metamorphic case.
+    pairwise: two variants whose notes are compared as well. Only first repeats are judged, and no metamorphic case.
     Raises BadInput for a variant that is not in the run and for a run without scores, CannotJudge when the judge does
     not answer.
     """
     headlines = _headlines(folder)
     cases = {case.id: case for case in (folder.cases[number] for number in spread(folder.cases)[:limit])}
-    answers = _answers(folder, cases)
-    asks = [*_single(folder, cases, answers, endpoint.model), *_pairs(folder, cases, answers, endpoint.model, pairwise)]
+    noted = _noted(folder, cases)
+    asks = [*_single(folder, cases, noted, endpoint.model), *_pairs(folder, cases, noted, endpoint.model, pairwise)]
     path = folder.path / JUDGEMENTS_FILE
     known = known_judgements(path, simulated=endpoint.simulated)
     missing = [ask for ask in asks if ask.key not in known]
@@ -142,7 +141,7 @@ def judge_run(
         n=sum(row.error is None for row in rows),
         reused=len(asks) - len(missing),
         errors=dict(sorted(Counter(str(row.error_class) for row in rows if row.error is not None).items())),
-        unanswered=len(cases) * len(folder.plan.variants) - len(answers),
+        without_note=len(cases) * len(folder.plan.variants) - len(noted),
         variants=tuple(_by_variant(rows, cases)),
         agreement=_agreement(rows, cases, headlines),
         pair=_pair_summary(rows, cases, *pairwise) if pairwise else None,
@@ -153,7 +152,6 @@ def judge_run(
 
 _Key = tuple[str, str]
 """Variant and case."""
-Answer = Recommendation | str
 
 
 @dataclass(frozen=True)
@@ -176,34 +174,32 @@ def _headlines(folder: RunFolder) -> dict[_Key, float]:
     }
 
 
-def _answers(folder: RunFolder, cases: Mapping[str, Case]) -> dict[_Key, Answer]:
-    """What was given to the first repeat of each case; the raw text where it fits no schema."""
-    forms = {variant.name: variant.prompt.form for variant in folder.plan.variants}
-    found: dict[_Key, Answer] = {}
-    for sample in folder.samples():
-        if sample.repeat == 0 and sample.error is None and sample.case_id in cases:
-            stage = cases[sample.case_id].stage
-            found.setdefault((sample.variant, sample.case_id), _given(sample, forms[sample.variant], stage))
-    return found
+def _noted(folder: RunFolder, cases: Mapping[str, Case]) -> dict[_Key, Decision]:
+    """Decisions with a note, of the first repeat of each case."""
+    return {
+        (sample.variant, sample.case_id): sample.decision
+        for sample in folder.samples()
+        if sample.repeat == 0 and sample.case_id in cases and sample.decision and sample.decision.note
+    }
 
 
-def _single(folder: RunFolder, cases: Mapping[str, Case], answers: Mapping[_Key, Answer], model: str) -> Iterator[_Ask]:
+def _single(folder: RunFolder, cases: Mapping[str, Case], noted: Mapping[_Key, Decision], model: str) -> Iterator[_Ask]:
     for variant in folder.plan.variants:
         for case in cases.values():
-            answer = answers.get((variant.name, case.id))
-            if answer is not None:
-                body = judge_prompt.pointwise(case, _label(case, variant), answer, model)
+            decision = noted.get((variant.name, case.id))
+            if decision is not None:
+                body = judge_prompt.pointwise(case, _label(case, variant), decision, model)
                 yield _Ask(_digest(body, variant.name), body, case.id, variant.name)
 
 
 def _pairs(
     folder: RunFolder,
     cases: Mapping[str, Case],
-    answers: Mapping[_Key, Answer],
+    noted: Mapping[_Key, Decision],
     model: str,
     names: tuple[str, str] | None,
 ) -> Iterator[_Ask]:
-    """Both orders of each pair of answers. Raises BadInput for a variant that is not in the run."""
+    """Both orders of each pair of notes. Raises BadInput for a variant that is not in the run."""
     if names is None:
         return
     variants = {variant.name: variant for variant in folder.plan.variants}
@@ -213,7 +209,7 @@ def _pairs(
         raise BadInput(f"--judge-pair: found {shorten(names[0], 80)!r} twice; name two variants")
     for case in cases.values():
         for first, second in (names, names[::-1]):
-            one, other = answers.get((first, case.id)), answers.get((second, case.id))
+            one, other = noted.get((first, case.id)), noted.get((second, case.id))
             if one is not None and other is not None:
                 # The label both were told where their policies agree, else none: it would take one's side.
                 labels = [_label(case, variants[name]) for name in names]
@@ -222,22 +218,12 @@ def _pairs(
                 yield _Ask(_digest(body, first, second), body, case.id, first, second)
 
 
-def _given(sample: Sample, form: AnswerForm, stage: Stage) -> Answer:
-    raw = sample.replies[-1].text if sample.replies else ""
-    if sample.recommendation is not None:
-        return sample.recommendation
-    try:
-        return read_answer(raw, form, stage)
-    except ValidationError:
-        return raw
-
-
 def _label(case: Case, variant: Variant) -> Label | None:
     return labels_for(case.spec, variant.policy)[case.stage]
 
 
 def _digest(body: dict[str, Any], *names: str) -> str:
-    """Of a request and of whose answers it holds: two variants may say the same."""
+    """Of a request and of whose notes it holds: two variants may say the same."""
     return sha256(orjson.dumps([body, *names], option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
@@ -292,7 +278,7 @@ async def _judgement(client: ChatClient, endpoint: Endpoint, ask: _Ask) -> Judge
         return row.model_copy(update={"preference": Preference.model_validate_json(text)})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"])) or "answer"
+        field = ".".join(map(str, first["loc"])) or "verdict"
         told = f"the verdict does not fit the schema: {field}: {first['msg']}: {shorten(text, 120)}"
         return row.model_copy(update={"error": told, "error_class": ErrorClass.UNUSABLE_REPLY})
 
@@ -370,7 +356,7 @@ def _both(places: Mapping[_Key, str], case_id: str, a: str, b: str) -> bool:
 
 
 def _winner(a_first: str, b_first: str) -> Literal["a", "b", "tie"]:
-    """Who wins in both orders. a_first: the place preferred where a's answer was shown first."""
+    """Who wins in both orders. a_first: the place preferred where a's note was shown first."""
     if (a_first, b_first) == ("first", "second"):
         return "a"
     return "b" if (a_first, b_first) == ("second", "first") else "tie"

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from pydantic import Field, ValidationError
 
-from agents.schema import ErrorClass
+from agents.asking.endpoint.reply import ErrorClass
 from common.console import BadInput, CannotJudge
 from common.strict import Name, Strict
 from evals.judge_prompt import Preference, Verdict
@@ -29,9 +29,9 @@ class Judgement(Strict):
     simulated: bool
     case_id: Name
     variant: Name
-    """Whose answer was judged; of a pair, the one shown first."""
+    """Whose note was judged; of a pair, the one shown first."""
     second: Name | None = None
-    """Of a pair, the variant whose answer was shown second."""
+    """Of a pair, the variant whose note was shown second."""
     verdict: Verdict | None = None
     preference: Preference | None = None
     error: str | None = None

@@ -43,11 +43,15 @@ def judge(folder: RunFolder, endpoint: Endpoint, pair: tuple[str, str] | None = 
 
 
 def _print(summary: JudgeSummary) -> None:
+    without = f", {summary.without_note} samples without a note" if summary.without_note else ""
+    if not (summary.n or summary.errors):
+        say(f"judge {summary.judge}: nothing to judge{without}; prompts with `note: true` ask for one")
+        return
     made_up = "SIMULATOR, verdicts are made up; " if summary.simulated else ""
-    own = "; it judges its own answers too" if summary.judges_itself else ""
-    failed = sum(summary.errors.values())
+    own = "; it judges its own notes too" if summary.judges_itself else ""
+    counts = f"{summary.n} judgements of {summary.cases} cases, {sum(summary.errors.values())} failed{without}"
     console.table(
-        f"judge {summary.judge}: {made_up}{summary.n} judgements of {summary.cases} cases, {failed} failed{own}",
+        f"judge {summary.judge}: {made_up}{counts}{own}",
         ["variant", "correct", "grounded", "useful (1 to 5)"],
         [(one.variant, _told(one.correct), _told(one.grounded), _told(one.useful)) for one in summary.variants],
     )
@@ -59,7 +63,7 @@ def _print(summary: JudgeSummary) -> None:
         )
     agreed = summary.agreement
     if agreed is None or agreed.kappa is None:
-        say("judge and scorers: agreement cannot be told; one of them says the same of every answer, or nothing")
+        say("judge and scorers: agreement cannot be told; one of them says the same of every sample, or nothing")
         return
     bounds = "" if agreed.kappa_low is None else f" [{agreed.kappa_low:.2f}, {agreed.kappa_high:.2f}]"
     say(f"judge and scorers: kappa {agreed.kappa:.2f}{bounds}, n={agreed.n}; 1 is full agreement, 0 is chance")

@@ -8,7 +8,7 @@ from common import console
 from common.console import say
 from evals.gate_rules import HEADLINE
 from evals.metamorphic import RelationRate
-from evals.results import Comparison, Results, VariantResult, sentence
+from evals.results import Comparison, Figures, Results, VariantResult, against_rules, sentence
 from evals.statistics import Estimate
 
 SIMULATED = "SIMULATOR: answers are made up and say nothing about a model"
@@ -16,17 +16,17 @@ MOST_SENTENCES = 12
 
 
 def print_leaderboard(results: Results) -> None:
-    """The variants by headline, each agent's headline and every scorer, then one sentence a comparison."""
+    """Variants and rules by headline, each agent's headline and every scorer, then in words what differs."""
     console.table(title(results), ["variant", *_columns(results)], list(_rows(results)), right=_columns(results))
     console.table(
         f"{results.suite}: means of every scorer (0 to 1)",
-        ["scorer", *(one.name for one in results.variants)],
-        [[scorer, *(shown(one.scores[scorer]) for one in results.variants)] for scorer in results.definitions],
+        ["scorer", *(one.name for one in results.lines)],
+        [[scorer, *(shown(one.scores[scorer]) for one in results.lines)] for scorer in results.definitions],
     )
     if results.relations:
         columns = [one.name for one in results.variants]
         console.table(_consistent_of(results), ["relation", *columns], list(_relations(results)), right=columns)
-    for line in sentences(results):
+    for line in (*below_the_rules(results), *sentences(results)):
         say(line)
 
 
@@ -43,6 +43,12 @@ def shown(mean: Estimate | None) -> str:
     return str(mean) if mean else "unscored"
 
 
+def below_the_rules(results: Results) -> list[str]:
+    """One sentence for each variant that does not beat what the rules earn without a model."""
+    told = (against_rules(one, results.rules_under(one.policy)) for one in results.variants)
+    return [line for line in told if line]
+
+
 def sentences(results: Results) -> Iterator[str]:
     """The headline's comparisons, and what else differs, most certain first."""
     headline = [one for one in results.comparisons if one.scorer == HEADLINE]
@@ -54,7 +60,7 @@ def sentences(results: Results) -> Iterator[str]:
 
 
 def _consistent_of(results: Results) -> str:
-    return f"{results.suite}: share of changed cases whose advice stayed as it should (metamorphic tests)"
+    return f"{results.suite}: share of changed cases whose decision stayed as it should (metamorphic tests)"
 
 
 def _relations(results: Results) -> Iterator[list[str]]:
@@ -76,23 +82,21 @@ def _certainty(one: Comparison) -> tuple[float, str, str, str]:
 
 
 def _columns(results: Results) -> list[str]:
-    agents = results.variants[0].agents
-    return [HEADLINE, *agents, "n", "asked", "errored", "by rules"]
+    return [HEADLINE, *results.variants[0].agents, "n", "asked", "errored", "undecided"]
 
 
 def _rows(results: Results) -> Iterator[list[object]]:
-    for one in results.variants:
+    for one in results.lines:
+        headline = one.scores[HEADLINE]
         yield [
             one.name,
-            shown(one.scores[HEADLINE]),
+            shown(headline),
             *(shown(mean) + (f" n={mean.n}" if mean and mean.low is not None else "") for mean in one.agents.values()),
-            _n(one),
-            one.asked,
-            one.errored,
-            one.from_rules,
+            headline.n if headline else 0,
+            *_asked(one),
         ]
 
 
-def _n(one: VariantResult) -> int:
-    headline = one.scores[HEADLINE]
-    return headline.n if headline else 0
+def _asked(one: Figures) -> list[object]:
+    """The rules are asked nothing."""
+    return [one.asked, one.errored, one.undecided] if isinstance(one, VariantResult) else ["", "", ""]

@@ -18,8 +18,11 @@ from typing import Any, Self
 import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import parquet
 
+from agents.specialists.decision import Decision
 from common.console import CannotJudge
+from evals.by_rules import decided_by_rules
 from evals.case import Case
+from evals.decision_words import groups_in_words
 from evals.gate_rules import HEADLINE
 from evals.run_folder import RunFolder
 from evals.sample import Sample
@@ -45,6 +48,8 @@ class Row:
     sample: Sample
     scores: Mapping[str, Mapping[str, Any]]
     """As in scores.jsonl; empty where no answer came."""
+    rules: Decision
+    """What the rules decide on this case, under the variant's policy."""
 
     @property
     def from_cache(self) -> bool:
@@ -65,16 +70,20 @@ class Row:
 
     @property
     def answer(self) -> str | None:
-        """What was given, as JSON where the rules gave it."""
-        if self.sample.recommendation is not None:
-            return self.sample.recommendation.model_dump_json()
+        """What the model wrote, its last reply; the decision read from it is in `sample`."""
         return self.sample.replies[-1].text if self.sample.replies else None
 
+    @property
+    def as_rules(self) -> bool | None:
+        """Whether the model decided as the rules do; None where it decided nothing."""
+        return self.sample.decision.agrees_with(self.rules) if self.sample.decision else None
+
     def to_look_at(self) -> Row:
-        """The same with no reply longer than anybody reads: an endpoint may send megabytes."""
-        if all(len(reply.text) <= _SHOWN_CHARACTERS for reply in self.sample.replies):
-            return self
-        cut = (reply.model_copy(update={"text": reply.text[:_SHOWN_CHARACTERS]}) for reply in self.sample.replies)
+        """The same with no reply longer than anybody reads, an endpoint may send megabytes, and without its tokens."""
+        cut = (
+            reply.model_copy(update={"text": reply.text[:_SHOWN_CHARACTERS], "logprobs": None})
+            for reply in self.sample.replies
+        )
         return replace(self, sample=self.sample.model_copy(update={"replies": tuple(cut)}))
 
 
@@ -85,7 +94,7 @@ def rows(folder: RunFolder) -> Iterator[Row]:
     """
     if not folder.samples_path.stat().st_size:
         return  # and an empty file cannot be mapped
-    starts = sample_starts(folder)
+    starts, rules_of = sample_starts(folder), _Rules(folder)
     # Mapped, since samples lie in another order: to seek and read a line each costs twenty times as much.
     with folder.samples_path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as lines:
         for row in scores(folder):
@@ -94,8 +103,27 @@ def rows(folder: RunFolder) -> Iterator[Row]:
                 told = f"{folder.samples_path}: sample {row['index']} was scored and is not there"
                 raise CannotJudge(f"{told}; score it anew: python -m evals rescore {folder.path}")
             sample = Sample.model_validate_json(lines[start : lines.find(b"\n", start)])
-            number, _, _ = folder.plan.place(sample.index)
-            yield Row(folder.cases[number], sample, row["scores"])
+            number, which, _ = folder.plan.place(sample.index)
+            yield Row(folder.cases[number], sample, row["scores"], rules_of(number, which))
+
+
+class _Rules:
+    """The rules' decisions, each worked out once for all samples of its case: rows come case by case."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._cases = folder.cases
+        self._policies = folder.plan.policies
+        self._case = -1
+        self._decided: dict[str, Decision] = {}
+
+    def __call__(self, number: int, variant: int) -> Decision:
+        if number != self._case:
+            self._case, self._decided = number, {}
+        policy = self._policies[variant]
+        if policy.name not in self._decided:
+            labels = self._cases.labels(number, policy)
+            self._decided[policy.name] = decided_by_rules(self._cases[number], labels)
+        return self._decided[policy.name]
 
 
 # --- the file --------------------------------------------------------------------------------------------
@@ -111,11 +139,22 @@ def columns(scorers: Iterable[str]) -> pa.Schema:
         "stage": text,
         "relation": text,
         "repeat": whole,
+        "chosen": text,
+        "chosen_probability": number,
+        "picked": text,
+        "picked_probabilities": pa.list_(number),
+        "rests_on": text,
+        "note": text,
+        "problem": text,
+        "rules_chosen": text,
+        "rules_picked": text,
+        "as_rules": pa.bool_(),
+        "right_choices": text,
+        "right_actions": text,
+        "harmful_actions": text,
         "answer": text,
         "error": text,
         "error_class": text,
-        "source": text,
-        "broken_rules": text,
         "finish_reason": text,
         "prompt_tokens": whole,
         "output_tokens": whole,
@@ -128,20 +167,32 @@ def columns(scorers: Iterable[str]) -> pa.Schema:
 
 
 def record_of(row: Row) -> dict[str, object]:
-    """A row of samples.parquet. Units: seconds, tokens; scores from 0 to 1."""
-    sample, case = row.sample, row.case
+    """A row of samples.parquet. Units: seconds, tokens; scores and probabilities from 0 to 1. A list of names is one
+    text, by commas; groups of right actions are parted by semicolons, alternatives within one by "or"."""
+    sample, case, decision = row.sample, row.case, row.sample.decision
     record: dict[str, object] = {
         "index": sample.index,
         "case_id": case.id,
         "family": case.family,
-        "stage": case.stage.value,
+        "stage": case.stage,
         "relation": case.relation,
         "repeat": sample.repeat,
+        "chosen": decision.choice.id if decision else None,
+        "chosen_probability": decision.choice.probability if decision else None,
+        "picked": ", ".join(decision.ids) if decision else None,
+        "picked_probabilities": [one.probability for one in decision.actions] if decision else None,
+        "rests_on": ", ".join(decision.facts) if decision else None,
+        "note": decision.note if decision else None,
+        "problem": sample.problem,
+        "rules_chosen": row.rules.choice.id,
+        "rules_picked": ", ".join(row.rules.ids),
+        "as_rules": row.as_rules,
+        "right_choices": ", ".join(case.right_choices) or None,
+        "right_actions": groups_in_words(case) or None,
+        "harmful_actions": ", ".join(case.harmful_actions) or None,
         "answer": row.answer,
         "error": sample.error,
         "error_class": sample.error_class.value if sample.error_class else None,
-        "source": sample.source,
-        "broken_rules": ", ".join(sample.broken_rules) or None,
         "finish_reason": sample.replies[-1].finish_reason if sample.replies else None,
         "prompt_tokens": row.tokens("prompt_tokens"),
         "output_tokens": row.tokens("output_tokens"),

@@ -1,60 +1,43 @@
-"""Metamorphic tests: cases made from cases by a relation, and how often the answers to both agree as they have to.
+"""Metamorphic tests: cases made from cases by a relation, and how often the decisions on both agree as they have to.
 
-Two answers agree when they name the same ingestion mode, sound equally urgent, and when at least half of the points
-that either of them makes are made by both. Points are the concepts that the oracle table (docs/oracle.md) requires or
-forbids anywhere in that stage: other words for the same advice do not count as another advice. After a metric got
-worse the advice may change, but must not sound less urgent.
+Two decisions agree when they make the same choice and name the same actions, in whatever order. After a metric got
+worse the decision may change, but its most pressing action must not be of a less pressing kind.
 
-At a temperature above zero answers differ by chance alone. With repeats, the rate at which the answers to one and the
-same case agree is told beside each relation's: only what lies below that is the relation's doing.
+At a temperature above zero decisions differ by chance alone. With repeats, the rate at which the decisions on one and
+the same case agree is told beside each relation's: only what lies below that is the relation's doing.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from itertools import islice, zip_longest
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from agents.answers import AnswerForm, read_answer
-from agents.asking.requests import labels_for
-from agents.claims import levels_not_given
 from agents.facts.spec import PipelineSpec
-from agents.lexicon import advised, mention
-from agents.schema import Recommendation, Stage
+from agents.specialists.decision import Decision
+from agents.specialists.registry import specialist_of
+from agents.specialists.specialist import When
 from common.console import BadInput, shorten
 from common.strict import Name, Strict
 from evals.case import Case
+from evals.labels import case_labels
 from evals.relations import RELATIONS
 from evals.run_folder import RunFolder
 from evals.sample import Sample
 from evals.statistics import Estimate, estimate
 from evals.variant import Variant
 
-LEAST_IN_COMMON = 0.5
-"""Share of all points made that both answers have to make (ours): one of two may differ, two of three may not."""
-
 _WORST_SHOWN = 5
 _LONGEST_ID = 200
+_KEY = ("right_choices", "wrong_choices", "acceptable_labels", "right_actions", "harmful_actions")
 _Item = TypeVar("_Item")
 
-__all__ = [
-    "RELATIONS",
-    "Broken",
-    "Consistency",
-    "RelationRate",
-    "consistent",
-    "metamorphic_cases",
-    "points",
-    "rates",
-    "spread",
-    "urgency",
-]
+__all__ = ["RELATIONS", "Broken", "Consistency", "RelationRate", "consistent", "metamorphic_cases", "rates", "spread"]
 
 
 # --- cases -----------------------------------------------------------------------------------------------
@@ -80,10 +63,10 @@ def spread(cases: Sequence[Case]) -> list[int]:
 
 def _by_stage(cases: Sequence[Case]) -> list[list[int]]:
     """Each stage's cases by number, one of each family in turn."""
-    families: dict[Stage, dict[str, list[int]]] = {stage: defaultdict(list) for stage in Stage}
+    families: dict[str, dict[str, list[int]]] = {}
     for number, case in enumerate(cases):
         if case.relation is None:
-            families[case.stage][case.family].append(number)
+            families.setdefault(case.stage, defaultdict(list))[case.family].append(number)
     return [list(_in_turn(list(numbers.values()))) for numbers in families.values()]
 
 
@@ -100,10 +83,10 @@ def _made(cases: Sequence[Case], numbers: Iterable[int], relation: str) -> Itera
 
 
 def _changed(case: Case, relation: str, spec: PipelineSpec) -> Case:
-    """The case with another pipeline. What was right stays right, unless the pipeline got worse: then nobody has said
-    what is right, and nothing is asked of it."""
-    unknown = {"acceptable_labels": (), "required": (), "forbidden": ()} if RELATIONS[relation].worsens else {}
-    update = {"id": _id(case, relation), "spec": spec, "of": case.id, "relation": relation, "pair": None, **unknown}
+    """The case with another pipeline. What was right stays right, unless the pipeline got worse: then the key no longer
+    applies, and is cleared."""
+    cleared = dict.fromkeys(_KEY, ()) if RELATIONS[relation].worsens else {}
+    update = {"id": _id(case, relation), "spec": spec, "of": case.id, "relation": relation, "pair": None, **cleared}
     return case.model_copy(update=update)
 
 
@@ -115,82 +98,51 @@ def _id(case: Case, relation: str) -> str:
     return f"{case.id[: _LONGEST_ID - len(relation) - 18]}-{digest}~{relation}"
 
 
-# --- two answers -----------------------------------------------------------------------------------------
+# --- two decisions ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """Whether two answers stand to each other as a relation asks."""
+    """Whether two decisions stand to each other as a relation asks."""
 
     holds: bool | None
     """None where there is nothing to compare."""
     why: str
 
 
-_CALM, _PLAIN, _ALARMED = range(3)
-_TONES = ("calm", "neither calm nor urgent", "urgent")
-_ALARMS = ("urgent_advice", "halts_data")
-_CALMS = ("does_nothing", "claims_healthy")
-_CLAIMED = {"LOW": _CALM, "NORMAL": _CALM, "MEDIUM": _PLAIN, "HIGH": _ALARMED, "CRITICAL": _ALARMED}
+def consistent(stage: str, before: Decision | None, after: Decision | None, *, worsens: bool = False) -> Consistency:
+    """Whether the decision on a changed case agrees with the one on the case it was made from.
 
-
-def consistent(
-    stage: Stage, before: Recommendation | None, after: Recommendation | None, *, worsens: bool = False
-) -> Consistency:
-    """Whether the answer to a changed case agrees with the one to the case it was made from.
-
-    before, after: None for an answer that does not fit its schema. worsens: the pipeline got worse, so the advice may
+    before, after: None for an answer that holds no decision. worsens: the pipeline got worse, so the decision may
     change but not get milder.
     """
     if before is None and after is None:
-        return Consistency(None, "neither answer fits its schema")
+        return Consistency(None, "neither answer holds a decision")
     if before is None or after is None:
         which = "before" if before is None else "after"
-        return Consistency(False, f"only one of the two answers fits its schema: the one {which} the change does not")
-    if before == after:
-        return Consistency(True, "the same words")
-    was, now = urgency(before.text), urgency(after.text)
+        return Consistency(False, f"only one of the two answers holds a decision: the one {which} the change does not")
     if worsens:
-        told = f"the advice was {_TONES[was]} and is {_TONES[now]}"
+        was, now = _PRESSING[_soonest(stage, before)], _PRESSING[_soonest(stage, after)]
+        told = f"the soonest action was for {_soonest(stage, before)} and is for {_soonest(stage, after)}"
         return Consistency(now >= was, f"milder: {told}" if now < was else told)
-    return _agreement(stage, before, after, was, now)
+    if before.agrees_with(after):
+        return Consistency(True, "the same choice and actions")
+    if before.choice.id != after.choice.id:
+        name = specialist_of(stage).choice.name
+        return Consistency(False, f"{name} was {before.choice.id} and is {after.choice.id}")
+    one, other = set(before.ids), set(after.ids)
+    gone, new = (", ".join(sorted(some)) or "none" for some in (one - other, other - one))
+    return Consistency(False, f"other actions; gone: {gone}; new: {new}")
 
 
-def _agreement(stage: Stage, before: Recommendation, after: Recommendation, was: int, now: int) -> Consistency:
-    if before.mode != after.mode:
-        return Consistency(False, f"mode was {before.mode} and is {after.mode}")
-    if was != now:
-        return Consistency(False, f"the advice was {_TONES[was]} and is {_TONES[now]}")
-    one, other = points(stage, before.text), points(stage, after.text)
-    either, both = one | other, one & other
-    if len(both) < LEAST_IN_COMMON * len(either):
-        told = f"only {len(both)} of {len(either)} points are made in both answers"
-        gone, new = (", ".join(sorted(some)) or "none" for some in (one - other, other - one))
-        return Consistency(False, f"{told}; gone: {gone}; new: {new}")
-    return Consistency(True, f"{len(both)} of {len(either)} points are made in both answers")
+_PRESSING = {When.WATCHING: 0, When.PLANNED: 1, When.NOW: 2}
 
 
-def urgency(text: str) -> int:
-    """How urgent an advice sounds: 0 calm, 1 neither, 2 urgent. The most urgent word counts; watching alone is calm."""
-    claimed = [_CLAIMED[level] for said in levels_not_given(text, None) for level in _CLAIMED if level in said.upper()]
-    if _ALARMED in claimed or any(advised(text, concept) for concept in _ALARMS):
-        return _ALARMED
-    watches = mention(text, "monitor") is not None and advised(text, "remedy") is None
-    calm = watches or _CALM in claimed or any(advised(text, concept) for concept in _CALMS)
-    return _CALM if calm else _PLAIN
-
-
-def points(stage: Stage, text: str) -> frozenset[str]:
-    """The points a text makes, of those that cases of this stage require or forbid."""
-    return frozenset(concept for concept in _points_of(stage) if mention(text, concept))
-
-
-@cache
-def _points_of(stage: Stage) -> tuple[str, ...]:
-    from evals.generate import generate  # the oracle's rows; who only makes cases need not load them
-
-    rounds = generate(204, 0)  # each of the 34 rows several times
-    return tuple(sorted({name for case in rounds if case.stage is stage for name in (*case.required, *case.forbidden)}))
+def _soonest(stage: str, decision: Decision) -> When:
+    """When the most pressing of a decision's actions is to be taken, by the catalogue; PLANNED where it has none."""
+    known = specialist_of(stage).actions_by_id
+    whens = (known[action].when for action in decision.ids if action in known)
+    return max(whens, key=_PRESSING.__getitem__, default=When.PLANNED)
 
 
 # --- rates -----------------------------------------------------------------------------------------------
@@ -204,7 +156,7 @@ class Broken(Strict):
     of: Name
     why: str
     said_before: str
-    """The answer to the case it was made from, shortened."""
+    """What was decided on the case it was made from, or why nothing was."""
     said_after: str
 
 
@@ -225,7 +177,7 @@ class RelationRate(Strict):
     same_prompt: int
     """Of these, how many times the model got the same prompt: there the rate is no merit of the model's."""
     not_judged: int
-    """Pairs with an answer missing, neither answer readable, or another label given by the variant's policy."""
+    """Pairs with an answer missing, no decision in either, or another label given by the variant's policy."""
     self_rate: float | None = None
     """How often answers to one and the same base case agree between repeats; None without repeats."""
     self_low: float | None = None
@@ -240,7 +192,7 @@ class _Given:
     """What was given to one sample."""
 
     request: str
-    advice: Recommendation | None
+    decision: Decision | None
     said: str
 
 
@@ -260,7 +212,7 @@ def rates(folder: RunFolder) -> list[RelationRate]:
     pairs = _pairs(folder)
     if not pairs:
         return []
-    given = _given(folder, {case.id: case.stage for pair in pairs for case in (pair.before, pair.after)})
+    given = _given(folder, {case.id for pair in pairs for case in (pair.before, pair.after)})
     relations = dict.fromkeys(pair.after.relation or "" for pair in pairs)
     return [
         _rate(folder, variant, relation, [pair for pair in pairs if pair.after.relation == relation], given)
@@ -280,27 +232,21 @@ _Key = tuple[str, str, int]
 """Variant, case and repeat."""
 
 
-def _given(folder: RunFolder, stages: Mapping[str, Stage]) -> dict[_Key, _Given]:
+def _given(folder: RunFolder, ids: Set[str]) -> dict[_Key, _Given]:
     """What was given to the samples of some cases; nothing where no answer came. The first answer counts."""
-    forms = {variant.name: variant.prompt.form for variant in folder.plan.variants}
     found: dict[_Key, _Given] = {}
     for sample in folder.samples():
         key = (sample.variant, sample.case_id, sample.repeat)
-        if sample.case_id in stages and sample.error is None and key not in found:
-            found[key] = _read(sample, forms[sample.variant], stages[sample.case_id])
+        if sample.case_id in ids and sample.error is None and key not in found:
+            found[key] = _Given(sample.request, sample.decision, _said(sample))
     return found
 
 
-def _read(sample: Sample, form: AnswerForm, stage: Stage) -> _Given:
-    raw = sample.replies[-1].text if sample.replies else ""
-    advice = sample.recommendation
-    if advice is None:
-        try:
-            advice = read_answer(raw, form, stage)
-        except ValidationError:
-            return _Given(sample.request, None, shorten(raw, 240))
-    mode = f"{advice.mode}: " if advice.mode else ""
-    return _Given(sample.request, advice, shorten(mode + advice.text, 240))
+def _said(sample: Sample) -> str:
+    decision = sample.decision
+    if decision is None:
+        return shorten(sample.problem or "no decision", 240)
+    return f"{decision.choice.id}: {', '.join(decision.ids)}"
 
 
 @dataclass(frozen=True)
@@ -325,7 +271,7 @@ def _rate(
     return RelationRate(
         variant=variant.name,
         relation=relation,
-        meaning=known.meaning if known else "A relation of the case file's own: the advice has to stay.",
+        meaning=known.meaning if known else "A relation of the case file's own: the decision has to stay.",
         rate=rate.mean if rate else None,
         low=rate.low if rate else None,
         high=rate.high if rate else None,
@@ -341,8 +287,8 @@ def _rate(
 
 
 def _same_label(pair: _Pair, variant: Variant) -> bool:
-    """Whether the variant's policy gives both the same label: with another one, the advice may change."""
-    before, after = (labels_for(case.spec, variant.policy)[case.stage] for case in (pair.before, pair.after))
+    """Whether the variant's policy gives both the same label: with another one, the decision may change."""
+    before, after = (case_labels(case, variant.policy)[case.stage] for case in (pair.before, pair.after))
     return (before and before.value) == (after and after.value)
 
 
@@ -356,7 +302,7 @@ def _judged(
             after = given.get((variant.name, pair.after.id, repeat))
             if before is None or after is None:
                 continue
-            found = consistent(pair.after.stage, before.advice, after.advice, worsens=worsens)
+            found = consistent(pair.after.stage, before.decision, after.decision, worsens=worsens)
             if found.holds is not None:
                 yield _Judged(pair, found, before, after)
 
@@ -371,7 +317,7 @@ def _with_themselves(
             again = given.get((variant.name, case.id, repeat))
             if first is None or again is None:
                 continue
-            holds = consistent(case.stage, first.advice, again.advice).holds
+            holds = consistent(case.stage, first.decision, again.decision).holds
             if holds is not None:
                 yield holds, case.family
 

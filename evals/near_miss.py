@@ -10,19 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agents.schema import IngestionMode
-from evals import oracle_rows_infrastructure, oracle_rows_ingestion, oracle_rows_quality
-from evals.oracle_row import ASIDES, Drawn, Facts, Key, Options, OracleRow, one_of, options, pick
-from evals.oracle_rows_infrastructure import history
-
-B, M, S, C, P = IngestionMode
-
-BY_NUMBER: dict[int, OracleRow] = {
-    row.number: row
-    for rows in (oracle_rows_ingestion.ROWS, oracle_rows_quality.ROWS, oracle_rows_infrastructure.ROWS)
-    for row in rows
-}
-"""Every row of the table."""
+from agents.specialists.infrastructure.oracle_rows import SPARE_PARTITIONS, STAYS_BUSY, history
+from agents.specialists.ingestion.oracle_rows import CLOSED_LOG_WITHIN_SECONDS
+from agents.specialists.oracle import ASIDES, Drawn, Facts, Key, Options, one_of, options, pick
+from agents.specialists.quality.oracle_rows import LATE, VERY_LATE
+from evals.oracle_rows import BY_NUMBER
 
 
 @dataclass(frozen=True)
@@ -59,9 +51,6 @@ def _shares(number: int, **changes: object) -> Options:
 
 
 _CALM = options(cpu_percent=range(30, 50), memory_percent=range(35, 60), type="PostgreSQL | Kafka topic | S3 bucket")
-_SLOW = BY_NUMBER[22].key
-_LATE, _VERY_LATE = replace(_SLOW, labels=("MEDIUM",)), replace(_SLOW, labels=("HIGH",))
-_SWING = BY_NUMBER[31].key
 
 PAIRS: tuple[NearMiss, ...] = (
     # --- ingestion
@@ -78,8 +67,7 @@ PAIRS: tuple[NearMiss, ...] = (
         "log_access",
         ((True,), (False,)),
         _shares(7),
-        # Seconds matter still: a batch is too late, and a mark on deleted rows can be polled for.
-        keys=(None, Key((M,), (C, B, P), required=("deletes",), forbidden=("cdc",))),
+        keys=(None, CLOSED_LOG_WITHIN_SECONDS),
     ),
     NearMiss((11, 12), "latency_need", (("1 day",), ("3 min", "5 min")), _shares(11)),
     NearMiss((11, 12), "volume", (("5000 files/day",), ("2M files/h", "3M files/h")), _shares(11)),
@@ -104,14 +92,14 @@ PAIRS: tuple[NearMiss, ...] = (
         "freshness",
         (("50 min", "58 min"), ("62 min", "80 min")),
         _shares(17, completeness_percent=100, consistency_percent=100, uniqueness_percent=100, freshness_sla="1 h"),
-        keys=(None, _LATE),
+        keys=(None, LATE),
     ),
     NearMiss(
         (22, 22),
         "freshness",
         (("100 min", "115 min"), ("125 min", "150 min")),
         _shares(17, completeness_percent=100, consistency_percent=100, freshness_sla="1 h"),
-        keys=(_LATE, _VERY_LATE),
+        keys=(LATE, VERY_LATE),
     ),
     NearMiss(
         (17, 23),
@@ -152,7 +140,7 @@ PAIRS: tuple[NearMiss, ...] = (
             **_shares(6, replicas=8, consumer_lag=90000),
             "history": (history("consumer_lag", (20000, 36000, 54000, 71000), 5),),
         },
-        keys=(None, Key(labels=("HIGH",), required=("lag", "adds_consumers"))),
+        keys=(None, SPARE_PARTITIONS),
     ),
     NearMiss(
         (31, 31),
@@ -162,9 +150,6 @@ PAIRS: tuple[NearMiss, ...] = (
             (history("cpu_percent", (50, *(74,) * 16), 5), history("cpu_percent", (50, *(73, 75) * 8), 5)),
         ),
         {**_CALM, **options(cpu_percent=74)},
-        keys=(
-            replace(_SWING, labels=("NORMAL",)),
-            Key(labels=("HIGH",), required=("scale_out_or_tune",), forbidden=("no_action",)),
-        ),
+        keys=(replace(BY_NUMBER[31].key, labels=("NORMAL",)), STAYS_BUSY),
     ),
 )

@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from agents.asking.variant import PromptVariant, load_prompt, render
+from agents.asking.question import question_for
+from agents.asking.requests import render
+from agents.asking.variant import PromptVariant, load_prompt
 from agents.labels.policy import Policy, load_policy
 from common import console
 from common.console import BadInput, PlumblineError, shorten
-from common.located import load_yaml_model
+from common.located import describe, load_yaml_model
 from common.strict import Name, Strict
 from evals.case import Case, curated_cases, load_cases
 from evals.case_file import CaseFile
@@ -23,8 +25,8 @@ from evals.variant import ServedModel, Variant
 from serving.endpoint import connect
 from tracking.runs import git_sha
 
-FORMAT = 1
-"""Of a run's folder; a folder of another format is not read."""
+FORMAT = 2
+"""Of a run's folder; a folder of another format is not read. 2: decisions in place of prose."""
 
 MOST_SAMPLES = 20_000_000
 """The state of each is held as a byte or two: more would not fit the memory of a small machine."""
@@ -182,25 +184,20 @@ def _variants(
     suite: Suite, prompts: Sequence[PromptVariant], models: Sequence[ServedModel], policies: Sequence[Policy]
 ) -> Iterator[Variant]:
     """Every combination; its name is made of the axes that have more than one value, or is the prompt's."""
-    several = [len(axis) > 1 for axis in (prompts, models, suite.sampling, policies, suite.guardrails)]
-    for prompt, model, sampling, policy, guardrails in product(
-        prompts, models, suite.sampling, policies, suite.guardrails
-    ):
-        names = (prompt.name, model.name, sampling.name, policy.name, guardrails.value)
+    several = [len(axis) > 1 for axis in (prompts, models, suite.sampling, policies)]
+    for prompt, model, sampling, policy in product(prompts, models, suite.sampling, policies):
+        names = (prompt.name, model.name, sampling.name, policy.name)
         name = "/".join(part for part, shown in zip(names, several, strict=True) if shown) or prompt.name
         try:
             yield Variant(
                 name=name,
-                prompt=sampling.applied(prompt),
+                prompt=sampling.applied(prompt).with_parameters(suite.parameters),
                 sampling_name=sampling.name,
                 model=model,
                 policy=policy,
-                guardrails=guardrails,
             )
-        except ValidationError:
-            raise BadInput(
-                f"variants: {shorten(name, 80)!r} is a name of {len(name)} characters; allowed are 200"
-            ) from None
+        except ValidationError as error:  # a name that is too long, a sampling that has no effect on the prompt
+            raise BadInput(describe(error, Variant, f"variant {shorten(name, 80)!r}")) from None
 
 
 def _check_renders(prompts: Sequence[PromptVariant], policies: Sequence[Policy], cases: CaseFile) -> None:
@@ -220,7 +217,7 @@ def _check_case(prompts: Sequence[PromptVariant], policies: Sequence[Policy], ca
         for policy in policies:
             label = cases.labels(number, policy)[case.stage]
             for prompt in prompts:
-                render(prompt, case.stage, case.spec, label)
+                render(prompt, question_for(prompt, case.stage, case.spec, label))
     except BadInput as error:
         raise BadInput(f"case {shorten(case.id, 80)}: {error}") from None
 

@@ -16,6 +16,7 @@ from agents.asking.requests import stage_request
 from agents.asking.variant import PromptVariant
 from agents.labels.policy import Policy
 from common.console import BadInput, CannotJudge, progress, say
+from evals.decision_words import decision_lines, key_lines
 from evals.gate_rules import HEADLINE
 from evals.labels import case_labels
 from evals.logged_rows import Gathered, Row, gather, record_of
@@ -30,8 +31,8 @@ from tracking.runs import DatasetContent, LoggedRun, RunContent, digest, log_run
 from tracking.traces import SpanContent, TraceContent, TraceLog
 
 EXPERIMENT = "plumbline-evals"
-_ASKED_AGAIN = {"messages": "as before, then the answer before this one and which guardrails it broke"}
-"""A sample keeps no correction, and the first messages alone are not what was asked."""
+_NOT_KEPT = {"messages": "not kept: a further question of the same decision"}
+"""A sample keeps its replies, and the first messages alone are not what the others were asked with."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,9 @@ def _log_variant(shared: _Logging, variant: Variant) -> LoggedRun:
 
 
 def prompt_text(prompt: PromptVariant) -> str:
-    """A prompt's words as YAML, without its sampling: that is the run's, and would make a version of every setting."""
-    told = prompt.model_dump(mode="json", exclude={"sampling", "constrained"}, exclude_none=True)
+    """A prompt's words as YAML, without how it is sampled and sent: that is the run's, and would make a version of
+    every setting."""
+    told = prompt.model_dump(mode="json", exclude={"sampling", "constrained", "parameters"}, exclude_none=True)
     return as_yaml(told)
 
 
@@ -153,7 +155,8 @@ def params(plan: Plan, variant: Variant, prompt_uri: str) -> dict[str, object]:
         "endpoint": variant.model.base_url,
         "policy": variant.policy.name,
         "policy_digest": digest(policy_text(variant.policy)),
-        "guardrails": variant.guardrails.value,
+        "ask": variant.prompt.ask,
+        "offer": variant.prompt.offer,
         "sampling": variant.sampling_name,
         **{f"sampling_{key}": value for key, value in variant.prompt.sampling.model_dump().items()},
         "constrained": variant.prompt.constrained,
@@ -183,6 +186,7 @@ def metrics(results: Results, variant: str) -> dict[str, float]:
     """The figures of results.json: means with n and the bounds of their 95 % intervals, differences, rates, counts."""
     one = results.of(variant)
     found = _counts(one)
+    found |= _with_bounds(f"rules_{HEADLINE}", results.rules_under(one.policy).scores[HEADLINE])
     for name, mean in one.scores.items():
         found |= _with_bounds(name, mean)
     for stage, mean in one.agents.items():
@@ -198,9 +202,8 @@ def metrics(results: Results, variant: str) -> dict[str, float]:
 
 def _counts(one: VariantResult) -> dict[str, float]:
     counts = {"samples": one.scored + one.errored, "samples_scored": one.scored, "samples_errored": one.errored}
-    counts |= {"samples_missing": one.asked - one.scored - one.errored, "samples_from_rules": one.from_rules}
+    counts |= {"samples_missing": one.asked - one.scored - one.errored, "samples_undecided": one.undecided}
     counts |= {f"errors_{name}": count for name, count in one.errors.items()}
-    counts |= {f"broken_{name}": count for name, count in one.broken_rules.items()}
     return {name: float(count) for name, count in counts.items()}
 
 
@@ -286,17 +289,27 @@ def trace(variant: Variant, row: Row, run_id: str, named: dict[str, str]) -> Tra
     now = datetime.now(UTC)
     taken = timedelta(seconds=sum(reply.latency_s for reply in row.sample.replies))
     return TraceContent(
-        name=f"{row.case.stage.value}: {row.case.id}",
+        name=f"{row.case.stage}: {row.case.id}",
         spans=tuple(_spans(row, messages, now - taken)),
         start=now - taken,
         end=now,
         inputs={"case": row.case.id, "asked": messages[-1]["content"]},
-        outputs=row.answer,
-        tags={**named, "plumbline.case": row.case.id, "plumbline.stage": row.case.stage.value},
+        outputs=outcome(row),
+        tags={**named, "plumbline.case": row.case.id, "plumbline.stage": row.case.stage},
         error=row.sample.error,
         run_id=run_id,
         scores={name: (score["value"], score["explanation"]) for name, score in row.scores.items()},
     )
+
+
+def outcome(row: Row) -> dict[str, object]:
+    """What was decided, what the rules would have decided, and what is right, in lines."""
+    decision, stage = row.sample.decision, row.case.stage
+    return {
+        "decided": dict(decision_lines(decision, stage)) if decision else row.sample.problem,
+        "the rules": dict(decision_lines(row.rules, stage)),
+        "right": dict(key_lines(row.case)),
+    }
 
 
 def _spans(row: Row, messages: list[dict[str, str]], start: datetime) -> Iterator[SpanContent]:
@@ -304,10 +317,10 @@ def _spans(row: Row, messages: list[dict[str, str]], start: datetime) -> Iterato
         end = start + timedelta(seconds=reply.latency_s)
         known = reply.prompt_tokens is not None and reply.output_tokens is not None
         yield SpanContent(
-            f"answer {number}",
+            f"reply {number}",
             start,
             end,
-            inputs={"messages": messages} if number == 1 else _ASKED_AGAIN,
+            inputs={"messages": messages} if number == 1 else _NOT_KEPT,
             outputs=reply.text,
             attributes={"plumbline.finish_reason": reply.finish_reason, "plumbline.tries": reply.tries},
             tokens=(reply.prompt_tokens or 0, reply.output_tokens or 0) if known else None,

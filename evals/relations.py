@@ -1,12 +1,12 @@
 """Metamorphic relations: what may be changed about a pipeline without changing what is right, and what may not.
 
 Where no one knows the right answer, two answers can still be held against each other: another company's name must
-leave the advice as it is, and a worse metric must not make it milder. A relation is a pure function of a case; None
+leave the decision as it is, and a worse metric must not make it milder. A relation is a pure function of a case; None
 where it has nothing to change.
 
 What a model never sees cannot sway it. A prompt holds neither the pipeline's id nor the order of a file's keys, and
-amounts in one spelling (agents/facts/units.py): there both prompts are the same, which is a guarantee of ours and no merit
-of the model's. Such pairs show how far the endpoint repeats itself.
+amounts in one spelling (agents/facts/units.py): there both prompts are the same, which is a guarantee of ours and no
+merit of the model's. Such pairs show how far the endpoint repeats itself.
 """
 
 from __future__ import annotations
@@ -22,22 +22,12 @@ from zlib import crc32
 
 from pydantic import Field, ValidationError
 
-from agents.asking.requests import labels_for
-from agents.facts.spec import PipelineSpec, Source
-from agents.facts.units import bytes_per_hour, seconds
-from agents.figures import figures
+from agents.facts.spec import PipelineSpec
+from agents.facts.units import seconds
 from agents.labels.label import Label
-from agents.labels.labelling import PRIORITIES, SEVERITIES
 from agents.labels.policy import DEFAULT_POLICY, Policy, load_policy
-from agents.schema import Stage
-from agents.specialists.ingestion.source_rules import (
-    LARGE_BYTES_PER_H,
-    has_many_files,
-    is_small_pull,
-    kind_of,
-    need_s,
-    unfit_modes,
-)
+from agents.specialists.registry import labels_for, specialist_of
+from agents.specialists.rules import Permitted, permitted
 from common.located import load_yaml_model
 from common.strict import Strict
 from evals.case import Case
@@ -77,7 +67,7 @@ class Relation:
     change: Callable[[Case], PipelineSpec | None]
     """The changed pipeline; None where there is nothing to change."""
     worsens: bool = False
-    """The pipeline gets worse: the advice may change, but not get milder. Else the advice has to stay."""
+    """The pipeline gets worse: the decision may change, but not get milder. Else it has to stay."""
 
     def __call__(self, case: Case) -> PipelineSpec | None:
         """The changed pipeline, if the rules still read it as they have to; None where the relation does not apply."""
@@ -88,23 +78,20 @@ class Relation:
         return changed if changed and self._keeps_the_truth(case, changed) else None
 
     def _keeps_the_truth(self, case: Case, changed: PipelineSpec) -> bool:
-        before, after = (_standard_label(case.stage, spec) for spec in (case.spec, changed))
         if self.worsens:
-            return not is_milder(before, after)
-        same_label = (before and before.value) == (after and after.value)
-        return same_label and _reading(case.spec.source) == _reading(changed.source)
+            return not is_milder(case.stage, *(_standard_label(case.stage, spec) for spec in (case.spec, changed)))
+        return _rules_say(case.stage, case.spec) == _rules_say(case.stage, changed)
 
 
-def is_milder(before: Label | None, after: Label | None) -> bool:
-    """Whether a label is below another one; UNKNOWN counts as the worst level that is known."""
-    if before is None or after is None:
+def is_milder(stage: str, before: Label | None, after: Label | None) -> bool:
+    """Whether a label is below another one of its stage; UNKNOWN counts as the worst level that is known."""
+    rule = specialist_of(stage).label
+    if rule is None or before is None or after is None:
         return False
-    levels = SEVERITIES if before.kind == "severity" else PRIORITIES
-    rank = {level: number for number, level in enumerate(levels)}
-    return rank.get(after.worst_known, 0) < rank.get(before.worst_known, 0)
+    return rule.rank(after) < rule.rank(before)
 
 
-def _standard_label(stage: Stage, spec: PipelineSpec) -> Label | None:
+def _standard_label(stage: str, spec: PipelineSpec) -> Label | None:
     return labels_for(spec, _standard())[stage]
 
 
@@ -113,15 +100,10 @@ def _standard() -> Policy:
     return load_policy(DEFAULT_POLICY)
 
 
-def _reading(source: Source) -> tuple[object, ...]:
-    """What the rules go by: a change that leaves this leaves the right mode."""
-    return kind_of(source), need_s(source), set(unfit_modes(source)), _band(source)
-
-
-def _band(source: Source) -> tuple[bool, bool, bool]:
-    """Which side of each threshold on volumes a source is (rows 1, 5 and 12 of docs/oracle.md)."""
-    volume = bytes_per_hour(source.volume)
-    return is_small_pull(source), has_many_files(source), volume is not None and volume > LARGE_BYTES_PER_H
+def _rules_say(stage: str, spec: PipelineSpec) -> tuple[str | None, Permitted]:
+    """The label's level and what is permitted: a change that leaves both leaves what is right."""
+    label = _standard_label(stage, spec)
+    return label.value if label else None, permitted(specialist_of(stage), spec, label)
 
 
 # --- what every relation needs ---------------------------------------------------------------------------
@@ -132,11 +114,8 @@ def _pick(case: Case, options: Sequence[Any]) -> Any:
     return options[crc32(case.id.encode()) % len(options)]
 
 
-_PART = {
-    Stage.INGESTION: "source",
-    Stage.QUALITY: "quality_metrics",
-    Stage.INFRASTRUCTURE: "infrastructure_metrics",
-}
+_PART = {"ingestion": "source", "quality": "quality_metrics", "infrastructure": "infrastructure_metrics"}
+"""Which part of a pipeline a stage's figures are in; those of further specialists are left as they are."""
 
 
 def _rebuilt(spec: PipelineSpec, part: str, changes: Mapping[str, Any]) -> PipelineSpec:
@@ -144,11 +123,6 @@ def _rebuilt(spec: PipelineSpec, part: str, changes: Mapping[str, Any]) -> Pipel
     document = spec.model_dump()
     document[part] |= changes
     return PipelineSpec.model_validate(document)
-
-
-def _only_ingestion(change: Callable[[Case], PipelineSpec | None], case: Case) -> PipelineSpec | None:
-    """Only the ingestion agent is told the source and its words; other stages have nothing to change here."""
-    return change(case) if case.stage is Stage.INGESTION else None
 
 
 def _with_sentence(case: Case, sentence: str) -> PipelineSpec:
@@ -173,8 +147,9 @@ def _replaced(text: str, table: Mapping[str, str]) -> str:
 
 
 def _in_words(case: Case, change: Callable[[str], str], *fields: str) -> PipelineSpec | None:
-    """The pipeline with its source's texts changed; None when none of them changes."""
-    texts = {name: getattr(case.spec.source, name) for name in fields}
+    """The pipeline with those of its source's texts changed that the stage is told; None when none of them changes."""
+    told = specialist_of(case.stage).told(case.spec)
+    texts = {name: getattr(case.spec.source, name) for name in fields if name in told}
     changed = {name: change(text) for name, text in texts.items() if text and change(text) != text}
     return _rebuilt(case.spec, "source", changed) if changed else None
 
@@ -214,9 +189,9 @@ def _change_units(case: Case) -> PipelineSpec | None:
     """The same amounts in other units, in the fields that have one."""
     source, quality = case.spec.source, case.spec.quality_metrics
     told: dict[str, str | None] = {}
-    if case.stage is Stage.INGESTION:
+    if case.stage == "ingestion":
         told = {"volume": _per_week(source.volume), "latency_need": _smaller_time(source.latency_need)}
-    elif case.stage is Stage.QUALITY:
+    elif case.stage == "quality":
         told = {name: _smaller_time(getattr(quality, name)) for name in ("freshness", "freshness_sla")}
     changes = {name: value for name, value in told.items() if value is not None}
     return _rebuilt(case.spec, _PART[case.stage], changes) if changes else None
@@ -290,17 +265,18 @@ def _sentences_backwards(text: str) -> str:
 
 
 def _add_irrelevant(case: Case) -> PipelineSpec | None:
-    """A sentence, or a field that says what holds anyway: columns are not critical, nothing waits or was killed."""
-    if case.stage is Stage.INGESTION:
+    """A field that says what holds anyway (columns are not critical, nothing waits or was killed), else a sentence."""
+    calm = _CALM_FIELDS.get(case.stage)
+    if calm is None:
         return _with_sentence(case, _pick(case, words().irrelevant))
-    metrics = case.spec.quality_metrics if case.stage is Stage.QUALITY else case.spec.infrastructure_metrics
-    absent = next((name for name in _CALM_FIELDS[case.stage] if getattr(metrics, name) is None), None)
-    return _rebuilt(case.spec, _PART[case.stage], {absent: _CALM_FIELDS[case.stage][absent]}) if absent else None
+    metrics = getattr(case.spec, _PART[case.stage])
+    absent = next((name for name in calm if getattr(metrics, name) is None), None)
+    return _rebuilt(case.spec, _PART[case.stage], {absent: calm[absent]}) if absent else None
 
 
-_CALM_FIELDS: dict[Stage, dict[str, str | float]] = {
-    Stage.QUALITY: {"column_criticality": "normal", "validity_percent": 100.0},
-    Stage.INFRASTRUCTURE: {"consumer_lag": 0, "oom_kills": 0},
+_CALM_FIELDS: dict[str, dict[str, str | float]] = {
+    "quality": {"column_criticality": "normal", "validity_percent": 100.0},
+    "infrastructure": {"consumer_lag": 0, "oom_kills": 0},
 }
 
 
@@ -326,21 +302,26 @@ def _change_source_brand(case: Case) -> PipelineSpec | None:
 # --- figures ---------------------------------------------------------------------------------------------
 
 _AMOUNT_PER_TIME = re.compile(r"\d\s*[A-Za-z]*\s*(?:/|\bper\b|\ba\b|\bevery\b|\beach\b)")
+_FIGURE = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _FACTORS = (Decimal(2), Decimal("0.5"), Decimal("1.25"), Decimal("0.8"))
 
 
 def _scale_volume(case: Case) -> PipelineSpec | None:
     """Twice as much data, or else half, within the same band; for machines, storage and its growth twice as large."""
-    if case.stage is Stage.INFRASTRUCTURE:
+    if case.stage == "infrastructure":
         return _twice_the_storage(case)
-    if case.stage is Stage.QUALITY:
+    if case.stage != "ingestion":
         return None
     source = case.spec.source
     told = f"{source.description or ''} {source.frequency or ''}"
-    if source.volume is None or _AMOUNT_PER_TIME.search(told) or {*figures(told)} & {*figures(source.volume)}:
+    if source.volume is None or _AMOUNT_PER_TIME.search(told) or _figures(told) & _figures(source.volume):
         return None  # the words name the amount too, and would contradict another one
     scaled = (_rebuilt(case.spec, "source", {"volume": _times(source.volume, factor)}) for factor in _FACTORS)
-    return next((one for one in scaled if _reading(one.source) == _reading(source)), None)
+    return next((one for one in scaled if _rules_say(case.stage, one) == _rules_say(case.stage, case.spec)), None)
+
+
+def _figures(text: str) -> set[Decimal]:
+    return {Decimal(figure.replace(",", "")) for figure in _FIGURE.findall(text)}
 
 
 def _times(volume: str, factor: Decimal) -> str:
@@ -366,6 +347,8 @@ def _twice_the_storage(case: Case) -> PipelineSpec | None:
 
 def _nudge(case: Case) -> PipelineSpec | None:
     """One percentage moved by 0.3 points where that leaves the label: 87 or 87.3 is the same news."""
+    if case.stage not in _NUDGED:
+        return None
     part = _PART[case.stage]
     metrics = getattr(case.spec, part)
     known = [name for name in _NUDGED[case.stage] if getattr(metrics, name) is not None]
@@ -382,10 +365,9 @@ def _nudge(case: Case) -> PipelineSpec | None:
     return None
 
 
-_NUDGED: dict[Stage, tuple[str, ...]] = {
-    Stage.INGESTION: (),
-    Stage.QUALITY: ("completeness_percent", "consistency_percent"),
-    Stage.INFRASTRUCTURE: ("cpu_percent", "memory_percent"),
+_NUDGED = {
+    "quality": ("completeness_percent", "consistency_percent"),
+    "infrastructure": ("cpu_percent", "memory_percent"),
 }
 
 
@@ -398,7 +380,7 @@ def _rules(label: Label | None) -> tuple[object, ...]:
 
 def _worsen(case: Case) -> PipelineSpec | None:
     """One metric strictly worse, by so much that nobody would call it the same."""
-    options = {Stage.QUALITY: _worse_quality, Stage.INFRASTRUCTURE: _worse_machines}.get(case.stage)
+    options = {"quality": _worse_quality, "infrastructure": _worse_machines}.get(case.stage)
     changes = options(case.spec) if options else []
     if not changes:
         return None
@@ -440,37 +422,30 @@ def _worse_machines(spec: PipelineSpec) -> list[dict[str, Any]]:
     ]
 
 
-_STAYS = "the advice has to stay"
+_STAYS = "the decision has to stay"
 
 RELATIONS: dict[str, Relation] = {
-    "rename_pipeline": Relation(
-        f"The pipeline and the company that owns it get other names: {_STAYS}.", partial(_only_ingestion, _rename)
-    ),
+    "rename_pipeline": Relation(f"The pipeline and the company that owns it get other names: {_STAYS}.", _rename),
     "reorder_keys": Relation(f"The keys of the pipeline file stand in another order: {_STAYS}.", _reorder_keys),
     "change_units": Relation(f"The same amounts are told in other units: {_STAYS}.", _change_units),
     "change_units_in_words": Relation(
-        f"Times in the source's own words are told in other units: {_STAYS}.",
-        partial(_only_ingestion, _change_units_in_words),
+        f"Times in the source's own words are told in other units: {_STAYS}.", _change_units_in_words
     ),
     "paraphrase_description": Relation(
-        f"The source is described in other words that mean the same: {_STAYS}.", partial(_only_ingestion, _paraphrase)
+        f"The source is described in other words that mean the same: {_STAYS}.", _paraphrase
     ),
     "reorder_sentences": Relation(
-        f"The sentences about the source stand in another order: {_STAYS}.",
-        partial(_only_ingestion, _reorder_sentences),
+        f"The sentences about the source stand in another order: {_STAYS}.", _reorder_sentences
     ),
     "add_irrelevant": Relation(f"Something true that does not matter is told as well: {_STAYS}.", _add_irrelevant),
     "change_region_or_team": Relation(
-        f"A region and a team that the pipeline belongs to are named: {_STAYS}.",
-        partial(_only_ingestion, _change_region_or_team),
+        f"A region and a team that the pipeline belongs to are named: {_STAYS}.", _change_region_or_team
     ),
-    "change_source_brand": Relation(
-        f"The source is another product of the same kind: {_STAYS}.", partial(_only_ingestion, _change_source_brand)
-    ),
+    "change_source_brand": Relation(f"The source is another product of the same kind: {_STAYS}.", _change_source_brand),
     "scale_volume": Relation(
         f"Twice or half as much data, on the same side of every threshold: {_STAYS}.", _scale_volume
     ),
     "nudge_metric": Relation(f"One percentage moves by 0.3 points without touching a threshold: {_STAYS}.", _nudge),
-    "worsen_one_metric": Relation("One metric gets strictly worse: the advice may not get milder.", _worsen, True),
+    "worsen_one_metric": Relation("One metric gets strictly worse: the decision may not get milder.", _worsen, True),
 }
 """Name in suites and tables to relation."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.asking.requests import labels_for, stage_request
+from agents.asking.requests import stage_request
+from agents.specialists.registry import labels_for
 from common.whole_file import write_whole
 from evals import page
+from evals.by_rules import decided_by_rules
+from evals.decision_words import Line, decision_lines, key_lines
 from evals.gate_rules import HEADLINE
-from evals.leaderboard import SIMULATED, sentences
-from evals.results import Comparison, Results, load_results
+from evals.leaderboard import SIMULATED, below_the_rules, sentences
+from evals.results import Comparison, Figures, Results, VariantResult, load_results
 from evals.run_folder import RunFolder
 from evals.sample import Sample
 from evals.scoring import read_samples, scores
@@ -27,6 +30,8 @@ MOST_OF_A_RELATION = 3
 MOST_BROKEN = 240
 """Pairs that broke a metamorphic relation, of all relations and variants together."""
 MOST_FAMILIES, MOST_COMPARISONS, MOST_VARIANTS = 100, 300, 40
+MOST_REPLIES = 4
+"""Of one sample: a decision that is read takes a reply for each question and order."""
 LONGEST_TEXT = 2_000
 LONGEST_WORD = 240
 """Characters of one scorer's evidence or reason."""
@@ -91,7 +96,7 @@ def _less(wanted: _Wanted) -> _Wanted:
 def _rendered(folder: RunFolder, results: Results, worst: Mapping[str, Sequence[_Ranked]], wanted: _Wanted) -> str:
     variants = results.variants[: wanted.variants]
     shown = {one.name: worst[one.name][: wanted.samples] for one in variants}
-    families = _families(results, wanted)
+    lines = _lines(results, variants)
     return page.render(
         "report.html.j2",
         results=results,
@@ -99,10 +104,12 @@ def _rendered(folder: RunFolder, results: Results, worst: Mapping[str, Sequence[
         simulated_told=SIMULATED,
         headline=HEADLINE,
         variants=variants,
+        lines=lines,
+        below_the_rules=below_the_rules(results)[: wanted.variants],
         sentences=list(sentences(results)),
         comparisons=_first_comparisons(results, wanted.comparisons),
         reach=_reach(results.comparisons),
-        families=families,
+        families=_families(results, lines, wanted),
         most_of_a_family=MOST_OF_A_FAMILY,
         worst=_shown_samples(folder, shown),
         relations=_relations(results, wanted),
@@ -126,7 +133,13 @@ def _reach(comparisons: Sequence[Comparison]) -> float:
     return max([0.1, *bounds])
 
 
-def _families(results: Results, wanted: _Wanted) -> list[tuple[str, list[Any]]]:
+def _lines(results: Results, variants: Sequence[VariantResult]) -> list[Figures]:
+    """The shown variants and the rules, in the leaderboard's order."""
+    shown = {one.name for one in variants}
+    return [one for one in results.lines if one.name in shown or not isinstance(one, VariantResult)]
+
+
+def _families(results: Results, lines: Sequence[Figures], wanted: _Wanted) -> list[tuple[str, list[Any]]]:
     """The families with the lowest headline over all variants first."""
 
     def mean(family: str) -> float:
@@ -134,9 +147,7 @@ def _families(results: Results, wanted: _Wanted) -> list[tuple[str, list[Any]]]:
         return sum(known) / len(known) if known else 1.0
 
     names = sorted(results.variants[0].families, key=lambda family: (mean(family), family))
-    return [
-        (name, [one.families[name] for one in results.variants[: wanted.variants]]) for name in names[: wanted.families]
-    ]
+    return [(name, [one.families[name] for one in lines]) for name in names[: wanted.families]]
 
 
 def _relations(results: Results, wanted: _Wanted) -> dict[str, list[Any]]:
@@ -187,7 +198,7 @@ def _chosen(ranked: list[_Ranked]) -> list[_Ranked]:
 
 
 def _shown_samples(folder: RunFolder, shown: Mapping[str, Sequence[_Ranked]]) -> dict[str, list[dict[str, Any]]]:
-    """Prompt, answer and reasons of the chosen samples, by variant."""
+    """Prompt, decision, replies and reasons of the chosen samples, by variant."""
     samples = read_samples(folder, {one.sample for ranked in shown.values() for one in ranked})
     return {
         name: [_shown(folder, samples[one.sample], one) for one in ranked if one.sample in samples]
@@ -206,19 +217,26 @@ def _shown(folder: RunFolder, sample: Sample, ranked: _Ranked) -> dict[str, Any]
     case, variant = folder.cases[number], folder.plan.variants[which]
     labels = labels_for(case.spec, variant.policy)
     body = stage_request(case.stage, case.spec, variant.prompt, labels, variant.model.model).body
-    label = labels[case.stage]
-    given = sample.recommendation.text if sample.recommendation else None
+    label, rules = labels[case.stage], decided_by_rules(case, labels)
     return {
         "case": case,
         "label": label.value if label else None,
         "repeat": sample.repeat,
         "headline": ranked.headline,
+        "problem": page.cut(sample.problem, LONGEST_WORD) if sample.problem else None,
+        "decision": _cut_lines(decision_lines(sample.decision, case.stage)) if sample.decision else [],
+        "rules": _cut_lines(decision_lines(rules, case.stage)),
+        "as_rules": sample.decision is not None and sample.decision.agrees_with(rules),
+        "key": _cut_lines(key_lines(case)),
         "messages": [(one["role"], page.cut(one["content"], LONGEST_TEXT)) for one in body["messages"]],
-        "answers": [page.cut(reply.text, LONGEST_TEXT) for reply in sample.replies],
-        "given": page.cut(given, LONGEST_TEXT) if given else None,
-        "broken_rules": sample.broken_rules,
+        "replies": [page.cut(reply.text, LONGEST_TEXT) for reply in sample.replies[:MOST_REPLIES]],
+        "more_replies": max(0, len(sample.replies) - MOST_REPLIES),
         "scores": [
             (name, score["value"], page.cut(score["saw"], LONGEST_WORD), page.cut(score["explanation"], LONGEST_WORD))
             for name, score in sorted(ranked.scores.items(), key=_decisive)
         ],
     }
+
+
+def _cut_lines(lines: Iterable[Line]) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, page.cut(told, LONGEST_WORD)) for name, told in lines]

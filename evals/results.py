@@ -8,19 +8,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from agents.schema import Stage
+from agents.specialists.oracle import Difficulty
+from agents.specialists.registry import stages
 from common.console import BadInput
 from common.located import describe
 from common.strict import Name, Strict
+from common.whole_file import write_whole
 from evals import headline
+from evals.by_rules import RULES, rules_scores
 from evals.comparison import ALPHA, Paired, compare_paired, with_holm
-from evals.gate_rules import HEADLINE
+from evals.gate_rules import DECIDED, HEADLINE
 from evals.metamorphic import RelationRate, rates
 from evals.outcomes import Outcomes, outcomes_of
 from evals.run_folder import RunFolder
@@ -45,15 +48,27 @@ class FamilyMean(Strict):
     n: int
 
 
-class VariantResult(Strict):
-    """One variant's figures."""
+class Figures(Strict):
+    """What an answerer earns under one policy."""
 
     name: Name
+    policy: str
+    scores: dict[str, Estimate | None]
+    """Per scorer, the headline first; None where it had nothing to say of any answer."""
+    agents: dict[str, Estimate | None]
+    """The headline per stage, which is per agent."""
+    difficulties: dict[str, Estimate | None]
+    """The headline per difficulty."""
+    families: dict[str, FamilyMean | None]
+    """The headline per family."""
+
+
+class VariantResult(Figures):
+    """One variant's figures."""
+
     prompt: str
     """Name and version."""
     model: str
-    policy: str
-    guardrails: str
     sampling: str
     simulated: bool
     asked: int
@@ -64,18 +79,8 @@ class VariantResult(Strict):
     """Samples of the plan that have neither an answer nor an error: the run is not complete."""
     errors: dict[str, int]
     """By class."""
-    from_rules: int
-    """Samples in which the rules' recommendation was given in place of the model's."""
-    broken_rules: dict[str, int]
-    """Samples in which an answer of the model broke this guardrail."""
-    scores: dict[str, Estimate | None]
-    """Per scorer, the headline first; None where it had nothing to say of any answer."""
-    agents: dict[str, Estimate | None]
-    """The headline per stage, which is per agent."""
-    difficulties: dict[str, Estimate | None]
-    """The headline per difficulty."""
-    families: dict[str, FamilyMean | None]
-    """The headline per family."""
+    undecided: int
+    """Samples whose answer holds no whole decision; they are scored, as not decided."""
 
 
 class Comparison(Strict):
@@ -114,7 +119,7 @@ class Comparison(Strict):
 class Results(Strict):
     """Everything a run says."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     suite: Name
     simulated: bool
     """True when any answer is the simulator's: it says nothing about a model."""
@@ -129,6 +134,8 @@ class Results(Strict):
     """Every scorer in words, the headline first."""
     variants: tuple[VariantResult, ...] = Field(strict=False)
     """By headline, the best first."""
+    rules: tuple[Figures, ...] = Field(strict=False)
+    """What the rules earn on the same cases without a model: one for each policy of the run."""
     comparisons: tuple[Comparison, ...] = Field(strict=False)
     relations: tuple[RelationRate, ...] = Field((), strict=False)
 
@@ -139,6 +146,18 @@ class Results(Strict):
                 return one
         raise KeyError(variant)
 
+    def rules_under(self, policy: str) -> Figures:
+        """What the rules earn under a policy of the run. Raises KeyError."""
+        for one in self.rules:
+            if one.policy == policy:
+                return one
+        raise KeyError(policy)
+
+    @property
+    def lines(self) -> list[Figures]:
+        """Variants and rules together, by headline, the best first."""
+        return sorted([*self.variants, *self.rules], key=_by_headline)
+
 
 # --- in and out ------------------------------------------------------------------------------------------
 
@@ -146,9 +165,7 @@ class Results(Strict):
 def write_results(folder: RunFolder, table: ScoreTable) -> Results:
     """Work out a run's results and keep them as results.json."""
     results = compute_results(folder, table)
-    part = folder.path / f"{RESULTS_FILE}.part"
-    part.write_text(results.model_dump_json(indent=1) + "\n", "utf8")
-    part.replace(folder.path / RESULTS_FILE)
+    write_whole(folder.path / RESULTS_FILE, [results.model_dump_json(indent=1).encode() + b"\n"])
     return results
 
 
@@ -170,6 +187,7 @@ def compute_results(folder: RunFolder, table: ScoreTable) -> Results:
     outcomes = outcomes_of(folder)
     difficulties = [case.difficulty for case in folder.cases]
     made = [_variant(one, table, outcomes, difficulties) for one in plan.variants]
+    by_rules = rules_scores(folder)
     return Results(
         suite=plan.suite.name,
         simulated=plan.simulated,
@@ -181,33 +199,34 @@ def compute_results(folder: RunFolder, table: ScoreTable) -> Results:
         baseline=plan.baseline,
         definitions=definitions(table.scorers),
         variants=tuple(sorted(made, key=_by_headline)),
+        rules=tuple(
+            _figures(f"{RULES}/{policy}" if len(by_rules) > 1 else RULES, policy, values, table, difficulties)
+            for policy, values in by_rules.items()
+        ),
         comparisons=tuple(comparisons(table, plan.baseline)),
         relations=tuple(rates(folder)) if not table.counted.all() else (),
     )
 
 
-def _by_headline(variant: VariantResult) -> tuple[float, str]:
-    best = variant.scores[HEADLINE]
-    return (-best.mean if best else 1.0, variant.name)
+def _by_headline(one: Figures) -> tuple[float, str]:
+    best = one.scores[HEADLINE]
+    return (-best.mean if best else 1.0, one.name)
 
 
-# --- one variant -----------------------------------------------------------------------------------------
+# --- one line of the leaderboard -------------------------------------------------------------------------
 
 
 def _variant(variant: Variant, table: ScoreTable, outcomes: Outcomes, difficulties: Sequence[str]) -> VariantResult:
     number = table.variants.index(variant.name)
-    counted = table.counted
-    headline = table.per_case(variant.name, HEADLINE)
     errored = int(table.errored[number].sum())
     asked = int(table.errored[number].size)
     scored = int(table.scored[number].sum())
-    per_scorer = {name: table.per_case(variant.name, name) for name in headline_first(table.scorers)}
+    values = np.column_stack([table.per_case(variant.name, name) for name in table.scorers])
+    figures = _figures(variant.name, variant.policy.name, values, table, difficulties)
     return VariantResult(
-        name=variant.name,
+        **dict(figures),
         prompt=f"{variant.prompt.name} v{variant.prompt.version}",
         model=variant.model.model,
-        policy=variant.policy.name,
-        guardrails=variant.guardrails.value,
         sampling=sampling_in_words(variant),
         simulated=variant.model.simulated,
         asked=asked,
@@ -215,15 +234,24 @@ def _variant(variant: Variant, table: ScoreTable, outcomes: Outcomes, difficulti
         errored=errored,
         missing=asked - scored - errored,
         errors=dict(sorted(outcomes.errors[variant.name].items())),
-        from_rules=int((outcomes.from_model[number] == 0).sum()),
-        broken_rules=dict(sorted(outcomes.broken_rules[variant.name].items())),
-        scores={name: mean_of(values, table, counted) for name, values in per_scorer.items()},
-        agents={
-            stage.value: mean_of(headline, table, counted & (np.array(table.stages) == stage.value)) for stage in Stage
+        undecided=int((table.values[number, :, :, table.scorers.index(DECIDED)] == 0).sum()),
+    )
+
+
+def _figures(name: str, policy: str, values: Values, table: ScoreTable, difficulties: Sequence[str]) -> Figures:
+    """values: one score a case and scorer, shape (cases, scorers)."""
+    counted, stage_of, difficulty_of = table.counted, np.array(table.stages), np.array(difficulties)
+    headline = values[:, table.scorers.index(HEADLINE)]
+    return Figures(
+        name=name,
+        policy=policy,
+        scores={
+            scorer: mean_of(values[:, table.scorers.index(scorer)], table, counted)
+            for scorer in headline_first(table.scorers)
         },
+        agents={stage: mean_of(headline, table, counted & (stage_of == stage)) for stage in stages()},
         difficulties={
-            level: mean_of(headline, table, counted & (np.array(difficulties) == level))
-            for level in ("easy", "medium", "hard")
+            level: mean_of(headline, table, counted & (difficulty_of == level)) for level in get_args(Difficulty)
         },
         families={
             family: _family(headline[counted & (np.array(table.families) == family)])
@@ -254,7 +282,12 @@ def sampling_in_words(variant: Variant) -> str:
     told = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, at most {sampling.max_tokens} tokens"
     told += f", frequency penalty {sampling.frequency_penalty:g}" if sampling.frequency_penalty else ""
     told += f", seed {sampling.seed}" if sampling.temperature else ""
-    return told + ("" if variant.prompt.constrained else ", no schema")
+    told += "" if variant.prompt.constrained else ", no schema"
+    return (
+        f"{told}, parameters {changed}"
+        if (changed := variant.prompt.parameters.model_dump(exclude_defaults=True))
+        else told
+    )
 
 
 def headline_first(scorers: Iterable[str]) -> list[str]:
@@ -326,6 +359,17 @@ def sentence(one: Comparison) -> str:
     if one.verdict in {"better", "worse"}:
         return f"{one.b} is {one.verdict} than {one.a} in {one.scorer}: {found}, {p_in_words(one.p_holm)}{least}"
     return f"{one.b} and {one.a}: {one.verdict} in {one.scorer} ({found}, {p_in_words(one.p_holm)}){least}"
+
+
+def against_rules(one: VariantResult, rules: Figures) -> str | None:
+    """That a variant does not beat the rules; None where its whole interval lies above their mean, or either has no
+    headline."""
+    mean, theirs = one.scores[HEADLINE], rules.scores[HEADLINE]
+    if mean is None or theirs is None or (mean.low is not None and mean.low > theirs.mean):
+        return None
+    interval = f"95 % interval [{mean.low:.2f}, {mean.high:.2f}], " if mean.low is not None else ""
+    whom = "the rules" if rules.name == RULES else f"the rules under {rules.policy}"
+    return f"{one.name} does not beat {whom}: {mean.mean:.2f} against {theirs.mean:.2f} ({interval}n={mean.n})"
 
 
 def p_in_words(p: float | None) -> str:

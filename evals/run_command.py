@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from evals.results import Results  # its imports take seconds, which --help and generate would wait for
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Judge = Annotated[str | None, typer.Option(metavar="URL", help="Have a model at this endpoint judge too.")]
+Judge = Annotated[str | None, typer.Option(metavar="URL", help="Have a model at this endpoint judge the notes too.")]
 JudgedBy = tuple[tuple[str, str] | None, Endpoint]
 """Two variants to hold side by side, and where the judge is."""
 JudgePair = Annotated[
-    str | None, typer.Option(metavar="A,B", help="Two variants whose answers the judge also holds side by side.")
+    str | None, typer.Option(metavar="A,B", help="Two variants whose notes the judge also holds side by side.")
 ]
 JudgeModel = Annotated[str | None, typer.Option(help="The judge; else the first one served there.")]
 
@@ -52,7 +52,7 @@ def run(
     mlflow: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Log one MLflow run per variant.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Ask every variant of a suite about every case, score the answers, compare. Exit 3 when a sample got no answer.
+    """Ask every variant of a suite about every case, score the decisions, compare. Exit 3 when a sample got no answer.
 
     Killed or stopped, a run goes on by --resume --out FOLDER and repeats only what was in flight.
 
@@ -172,7 +172,7 @@ def _print_json(document: dict[str, Any]) -> None:
 
 
 def _dry_run(plan: Plan, cases: CaseFile, *, as_json: bool) -> None:
-    groups = Counter((case.stage.value, case.relation or case.family) for case in cases)
+    groups = Counter((case.stage, case.relation or case.family) for case in cases)
     if as_json:
         told = [{"stage": stage, "group": group, "cases": count} for (stage, group), count in sorted(groups.items())]
         _print_json({**_plan_document(plan), "groups": told})
@@ -186,7 +186,7 @@ def print_matrix(plan: Plan, groups: Mapping[tuple[str, str], int]) -> None:
     console.table(
         f"{plan.suite.name}: {plan.samples} samples = {len(plan.variants)} variants x {plan.cases} cases "
         f"x {plan.repeats} repeats; {plan.suite.concurrency} at a time and model",
-        ["variant", "prompt", "model", "endpoint", "sampling", "policy", "guardrails"],
+        ["variant", "prompt", "model", "endpoint", "sampling", "policy"],
         [
             (
                 variant.name + (" (baseline)" if variant.name == plan.baseline else ""),
@@ -195,7 +195,6 @@ def print_matrix(plan: Plan, groups: Mapping[tuple[str, str], int]) -> None:
                 variant.model.base_url,
                 variant.sampling_name,
                 variant.policy.name,
-                variant.guardrails.value,
             )
             for variant in plan.variants
         ],
@@ -239,7 +238,6 @@ def _plan_document(plan: Plan) -> dict[str, Any]:
                 "endpoint": variant.model.base_url,
                 "sampling": variant.sampling_name,
                 "policy": variant.policy.name,
-                "guardrails": variant.guardrails.value,
             }
             for variant in plan.variants
         ],

@@ -12,21 +12,19 @@ from functools import cache as kept
 
 import uvloop
 
-from agents.asking.client import ChatClient, make_client
-from agents.asking.reply import AgentError
-from agents.asking.requests import Labels, stage_request
+from agents.asking import answerer
+from agents.asking.answerer import ModelAnswer
+from agents.asking.endpoint.client import ChatClient, make_client
+from agents.asking.endpoint.reply import AgentError, ErrorClass, Reply
+from agents.asking.question import StageQuestion, question_for
+from agents.asking.requests import chat_body
 from agents.asking.variant import PromptVariant
-from agents.deciding.agent import AGENTS, Answer
-from agents.guardrails import GuardrailMode
-from agents.schema import ErrorClass
 from common.console import BadInput
-from evals.cache import AnswerCache, SampleClient
-from evals.case import Case
+from evals.cache import AnswerCache, SampleClient, request_digest
 from evals.plan import Plan
 from evals.run_folder import RunFolder, SampleWriter
 from evals.sample import Sample
 from evals.suite import Suite
-from evals.variant import Variant
 from serving.endpoint import Endpoint
 
 GONE_AFTER = 50
@@ -113,7 +111,7 @@ async def _ask_all(
                         concurrency=suite.concurrency,
                     )
                 )
-                line = _Line(name, order(folder.plan, name, done), client, cache, questions, asked)
+                line = _Line(name, order(folder.plan, name, done), client, cache, folder, questions, asked.gone)
                 for _ in range(suite.concurrency):
                     tasks.create_task(line.work(arrived))
     except BaseExceptionGroup as group:
@@ -149,11 +147,12 @@ class _Questions:
         self._policies = self.plan.policies
         self._prompts = kept(self._prompt_of)
 
-    def __call__(self, index: int) -> tuple[Case, Variant, int, PromptVariant, Labels]:
-        """Case, variant, repeat, the prompt with that repeat's seed, and the labels."""
-        case, variant, repeat = self.plan.place(index)
-        labels = self._cases.labels(case, self._policies[variant])
-        return self._cases[case], self.plan.variants[variant], repeat, self._prompts(variant, repeat), labels
+    def __call__(self, index: int) -> tuple[PromptVariant, StageQuestion]:
+        """The prompt with its repeat's seed, and the question it puts about its case. Raises BadInput."""
+        number, variant, repeat = self.plan.place(index)
+        case, prompt = self._cases[number], self._prompts(variant, repeat)
+        label = self._cases.labels(number, self._policies[variant])[case.stage]
+        return prompt, question_for(prompt, case.stage, case.spec, label)
 
     def _prompt_of(self, variant: int, repeat: int) -> PromptVariant:
         return with_seed(self.plan.variants[variant].prompt, repeat)
@@ -173,8 +172,11 @@ class _Line:
     indexes: Iterator[int]
     client: ChatClient
     cache: AnswerCache | None
+    folder: RunFolder
     questions: _Questions
-    asked: Asked
+    gone: dict[str, str]
+    answers: bool = False
+    """Whether this model has answered at all."""
     failed_in_a_row: int = 0
 
     async def work(self, arrived: OnSample) -> None:
@@ -182,24 +184,24 @@ class _Line:
         for index in self.indexes:
             sample = await self._sample(index)
             arrived(sample)
-            fatal = _GONE if self.asked.answered else _NEVER_WELL
+            self.answers = self.answers or sample.error is None
+            fatal = _GONE if self.answers else _NEVER_WELL
             self.failed_in_a_row = self.failed_in_a_row + 1 if sample.error_class in fatal else 0
             if self.failed_in_a_row >= GONE_AFTER:
-                self.asked.gone.setdefault(self.model, sample.error or "")
-            if self.model in self.asked.gone:
+                self.gone.setdefault(self.model, sample.error or "")
+            if self.model in self.gone:
                 return
 
     async def _sample(self, index: int) -> Sample:
-        case, variant, repeat, prompt, labels = self.questions(index)
+        plan = self.folder.plan
+        number, which, repeat = plan.place(index)
+        variant, request = plan.variants[which], ""
         client = SampleClient(self.client, variant.model, repeat, self.cache)
         try:
-            if variant.guardrails is GuardrailMode.OFF:
-                # The agent would read the answer for guardrails that are off; scorers read it anyway.
-                request = stage_request(case.stage, case.spec, prompt, labels, variant.model.model)
-                came: dict[str, object] = {"replies": (await client.complete(request.body),)}
-            else:
-                agent = AGENTS[case.stage](client, variant.model.model, prompt, variant.policy, variant.guardrails)
-                came = _of_answer(await agent.recommend(case.spec, labels))
+            prompt, question = self.questions(index)
+            # Of the question alone: what is sent first may be a probe, and label ids are the endpoint's.
+            request = request_digest(variant.model, chat_body(prompt, question, variant.model.model), repeat)
+            came = _of_answer(await answerer.ask(client, variant.model.model, prompt, question))
         except AgentError as error:
             came = _of_error(error)
         except BadInput as error:
@@ -207,29 +209,23 @@ class _Line:
         return Sample(
             index=index,
             variant=variant.name,
-            case_id=case.id,
+            case_id=self.folder.cases[number].id,
             repeat=repeat,
-            request=client.first,
+            request=request,
             **came,  # type: ignore[arg-type]
         )
 
 
+def _of_answer(answer: ModelAnswer) -> dict[str, object]:
+    return {"replies": _kept(answer.replies), "decision": answer.decision, "problem": answer.problem}
+
+
 def _of_error(error: AgentError) -> dict[str, object]:
-    """An answer that does not fit the schema is an answer, and is scored; no answer is an error."""
-    if error.reply:
-        return {"replies": (error.reply,)}
+    """A sound answer without a text (a refusal, say) is an answer, and is scored; no answer is an error."""
+    if error.error_class is ErrorClass.NO_CONTENT and error.reply:
+        return {"replies": _kept((error.reply,)), "problem": str(error)}
     return {"error": str(error), "error_class": error.error_class}
 
 
-def _of_answer(answer: Answer) -> dict[str, object]:
-    if answer.error:
-        # The endpoint failed in the middle: what the variant would have given is not known.
-        return {"replies": answer.replies, "error": str(answer.error), "error_class": answer.error.error_class}
-    rejected = (violation for one in answer.rejected for violation in one.violations)
-    return {
-        "replies": answer.replies,
-        "source": "rules" if answer.because else "model",
-        "because": answer.because,
-        "recommendation": answer.recommendation if answer.because else None,
-        "broken_rules": tuple(violation.rule for violation in (*rejected, *answer.violations)),
-    }
+def _kept(replies: tuple[Reply, ...]) -> tuple[Reply, ...]:
+    return tuple(reply.model_copy(update={"logprobs": None}) for reply in replies)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from agents.asking.reply import Reply
-from agents.schema import ErrorClass, FallbackReason, Recommendation
+from agents.asking.endpoint.reply import ErrorClass, Reply
+from agents.specialists.decision import Decision
 from common.strict import Name, Strict
 
 
@@ -20,16 +18,14 @@ class Sample(Strict):
     case_id: Name
     repeat: int = Field(ge=0)
     request: str
-    """Digest of the first request: model, messages, schema, sampling, seed, repeat (evals/cache.py)."""
+    """Digest of the question's first request: model, messages, schema, sampling, seed, repeat (evals/cache.py)."""
     replies: tuple[Reply, ...] = Field((), strict=False)
-    """Every answer the model gave, as it came, the last one last. A reply with `tries` 0 is from the cache."""
-    source: Literal["model", "rules"] = "model"
-    """rules: guardrails did not let the model's answers through, and what was given is the rules' recommendation."""
-    because: FallbackReason | None = None
-    recommendation: Recommendation | None = None
-    """What was given, where it is the rules'; else the last reply is what was given."""
-    broken_rules: tuple[str, ...] = Field((), strict=False)
-    """Guardrails that an answer of the model broke, in order; empty with guardrails off."""
+    """Every answer the model gave, in the order asked; without log-probs, which the decision's probabilities are read
+    from. A reply with `tries` 0 is from the cache."""
+    decision: Decision | None = None
+    """The model's own, not yet held against what is permitted."""
+    problem: str | None = None
+    """Why an answer holds no decision; such a sample is scored."""
     error: str | None = None
     """Why there is no answer; such a sample is unscored, which is not the same as wrong."""
     error_class: ErrorClass | None = Field(None, strict=False)

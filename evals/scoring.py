@@ -21,8 +21,8 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from agents.answers import AnswerForm
-from agents.asking.requests import Labels
+from agents.specialists.registry import Labels, specialist_of
+from agents.specialists.rules import permitted
 from common import console
 from common.console import BadInput, CannotJudge, shorten
 from common.whole_file import write_whole
@@ -57,16 +57,15 @@ def score_run(folder: RunFolder, *, workers: int | None = None) -> ScoreTable:
     return table.table
 
 
-def answered(case: Case, sample: Sample, labels: Labels, form: AnswerForm) -> Answered:
-    """A sample ready for the scorers: what was given, be it the model's last answer or the rules' recommendation."""
-    last = sample.replies[-1] if sample.replies else None
+def answered(case: Case, sample: Sample, labels: Labels) -> Answered:
+    """A sample ready for the scorers. labels: what the policy gives the case."""
+    label = labels[case.stage]
     return Answered(
         case=case,
-        label=labels[case.stage],
-        raw=last.text if last else "",
-        form=form,
-        finish_reason=last.finish_reason if last else None,
-        given=sample.recommendation,
+        label=label,
+        permitted=permitted(specialist_of(case.stage), case.spec, label),
+        decision=sample.decision,
+        problem=sample.problem,
     )
 
 
@@ -168,7 +167,7 @@ class _Worker:
         lines, cases, damaged = list[bytes](), list[tuple[str, str, str, str | None]](), list[int]()
         for number in range(len(task.starts) // a_case):
             case = self.folder.cases[task.first + number]
-            cases.append((case.id, case.family, case.stage.value, case.relation))
+            cases.append((case.id, case.family, case.stage, case.relation))
             for offset in range(number * a_case, (number + 1) * a_case):
                 if task.starts[offset] == _MISSING:
                     continue
@@ -193,7 +192,7 @@ class _Worker:
     def _scores(self, case: Case, sample: Sample) -> dict[str, Score]:
         number, which, _ = self.folder.plan.place(sample.index)
         labels = self.folder.cases.labels(number, self.policies[which])
-        return score_all(answered(case, sample, labels, self.folder.plan.variants[which].prompt.form))
+        return score_all(answered(case, sample, labels))
 
 
 def _line(sample: Sample, scores: dict[str, Score]) -> bytes:

@@ -1,14 +1,14 @@
-"""The suite file: which prompts, models, samplings, policies and guardrails are compared, on which cases."""
+"""The suite file: which prompts, models, samplings and policies are compared, on which cases."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from agents.asking.endpoint.parameters import Parameters
 from agents.asking.variant import PromptVariant
-from agents.guardrails import GuardrailMode
 from agents.labels.policy import DEFAULT_POLICY
 from common.console import shorten
 from common.strict import Name, Strict
@@ -83,14 +83,6 @@ class Metamorphic(Strict):
         return names
 
 
-def _guardrails(value: object) -> object:
-    """YAML reads a bare `off` as false."""
-    return GuardrailMode.OFF.value if value is False else value
-
-
-Guardrails = Annotated[GuardrailMode, Field(strict=False), BeforeValidator(_guardrails)]
-
-
 class Suite(Strict):
     """One evaluation: every combination of the axes on every case, `repeats` times."""
 
@@ -104,8 +96,8 @@ class Suite(Strict):
     )
     policies: Annotated[list[Name], Field(min_length=1)] = Field(default_factory=lambda: [DEFAULT_POLICY])
     """As prompts."""
-    guardrails: Annotated[list[Guardrails], Field(min_length=1)] = Field(default_factory=lambda: [GuardrailMode.OFF])
-    """off: what is scored is the model's own answer; nothing is held back or replaced."""
+    parameters: Parameters = Parameters()
+    """Changes to every request, over those of each prompt: for servers that know other parameters."""
     repeats: Annotated[int, Field(ge=1, le=1000)] = 1
     """Samples of each case under each variant; the seed of repeat r is the prompt's plus r."""
     cases: CaseSet
@@ -118,10 +110,9 @@ class Suite(Strict):
     max_retries: Annotated[int, Field(ge=0, le=20)] = 2
     gate: GateRules | None = None
 
-    @field_validator("prompts", "models", "sampling", "policies", "guardrails")
+    @field_validator("prompts", "models", "sampling", "policies")
     @classmethod
     def _none_twice(cls, values: Sequence[Any] | None) -> Sequence[Any] | None:
-        # A guardrail mode is a string; its `name` is Python's.
         names = [str(value if isinstance(value, str) else value.name) for value in values or ()]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{shorten(twice, 80)!r} stands twice")

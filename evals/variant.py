@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from agents.asking.variant import PromptVariant
-from agents.guardrails import GuardrailMode
 from agents.labels.policy import Policy
 from common.strict import Name, Strict
 
@@ -23,14 +20,13 @@ class ServedModel(Strict):
 
 
 class Variant(Strict):
-    """A prompt (with its sampling) x model x policy x guardrails; repeats are samples of the same variant."""
+    """A prompt (with its sampling) x model x policy; repeats are samples of the same variant."""
 
     name: Name
-    """The axes that the suite has more than one value of, joined by `/`: `grounded/smollm2`. Unique in a run."""
+    """The axes that the suite has more than one value of, joined by `/`: `write/smollm2`. Unique in a run."""
     prompt: PromptVariant
-    """With the suite's sampling already in it."""
+    """With the suite's sampling and parameters already in it."""
     sampling_name: Name = "as prompt"
     """Which entry of the suite's `sampling` that was."""
     model: ServedModel
     policy: Policy
-    guardrails: GuardrailMode = Field(GuardrailMode.OFF, strict=False)

@@ -32,7 +32,7 @@ def compare(
 ) -> None:
     """Compare two runs, case by case: variants of one name, or those chosen. Exit 3 when no case is in both.
 
-    Example: python -m evals compare runs/evals/before runs/evals/after#grounded
+    Example: python -m evals compare runs/evals/before runs/evals/after#write
     """
     from evals.compare import Run, compare_runs, named_run
     from evals.markup import write_file

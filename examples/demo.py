@@ -35,17 +35,17 @@ class Step:
 
 STEPS = (
     Step(
-        "recommendations for the two example pipelines",
+        "decisions about the two example pipelines, beside those of the rules",
         ("agents", "run", "examples/pipelines.yaml"),
         "read the endpoint's log (`python -m serving status` names it), then try this command by itself",
     ),
     Step(
-        "a small evaluation: two prompts on 24 cases with known answers",
+        "a small evaluation: two ways to ask, on 24 cases whose right decisions are known",
         ("evals", "run", "examples/suite.yaml"),
         "what was answered is in runs/evals; MLflow's store is under mlruns/",
     ),
     Step(
-        "a 60 s load test with streaming",
+        "a 30 s load test with streaming",
         ("load_tests", "run", "examples/load.yaml"),
         "what was answered is in runs/load; fewer users in examples/load.yaml ask less of the machine",
     ),
@@ -70,8 +70,8 @@ def main() -> None:
     say(f"  {ui_command():<42} the runs in MLflow, at http://127.0.0.1:5000 (store: {LOCAL_STORE})")
     say(f"  {'runs/evals, runs/load':<42} every answer and every request, one line each")
     say(f"  {'python -m serving start --background':<42} an endpoint of your own, then `make eval` and `make load`")
-    say(f"  {'docs/recommend.md':<42} labels, guardrails, approvals, and runs of any length")
-    say(f"  {'README.md':<42} how to add an agent, a scorer, a load profile")
+    say(f"  {'docs/recommend.md':<42} actions, labels, approvals, and runs of any length")
+    say(f"  {'README.md':<42} how to add a specialist, an action, a scorer, a load profile")
 
 
 def running_server() -> ServerRecord | None:

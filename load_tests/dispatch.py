@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 
-from load_tests.answer_check import SchemaCheck
+from load_tests.answer_check import fits
 from load_tests.rows import RowFile
 from load_tests.score_answers import Scoring
 from load_tests.sse import Answer, RawStream, RequestRecord, reading, record_of
@@ -43,7 +43,6 @@ class Dispatch:
     ) -> None:
         self._wire, self._rows, self._worker, self._tell = wire, rows, worker, tell
         self._key = key
-        self._valid = SchemaCheck()
         self._scoring = scoring
         self._in_flight = 0
         self._ended: asyncio.Queue[_Asked | None] = asyncio.Queue()
@@ -108,7 +107,7 @@ class Dispatch:
         text = "".join(answer.texts)
         record = replace(
             without_key(record, self._key),
-            schema_valid=self._valid(record, request.schema, text),
+            schema_valid=fits(record, request.schema, text),
             cancel_after_chunks=request.cancel_after_chunks,
         )
         if self._scoring is None or not self._scoring.take(record, request.case, text, self._keep):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from evals.case import Case
 
@@ -15,8 +14,9 @@ class PreparedRequest:
     pipeline_id: str
     stage: str
     body: bytes
-    schema: dict[str, Any] | None = None
-    """What a whole answer has to fit; None where that is not asked. The same object for all requests of a stage."""
+    schema: bytes | None = None
+    """The JSON schema that a whole answer has to fit; None where there is none or it is not asked. One object for all
+    requests with equal schemas."""
     case: Case | None = None
     """The question with its known answer, where answers are to be scored."""
     cancel_after_chunks: int | None = None

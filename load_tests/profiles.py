@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from agents.asking.variant import DEFAULT_PROMPT
 from agents.labels.policy import DEFAULT_POLICY
-from agents.schema import Stage
+from agents.specialists.registry import stages
 from common.console import BadInput
 from common.located import load_yaml_model
 from common.strict import Name, Strict
@@ -53,9 +53,10 @@ class AgentsWorkload(Strict):
     prompt: Name = DEFAULT_PROMPT
     policy: Name = DEFAULT_POLICY
     validate_schema: bool = True
-    """Hold each whole answer against the schema that was asked for."""
+    """Hold each whole answer against the schema that its own request holds; a reading has none."""
     score: bool = False
-    """Score each answer as the evaluation does; only generated cases have an answer to score against."""
+    """Score each decision as the evaluation does; needs generated cases, whose right decision is known, and a prompt
+    that asks for the whole decision in one request."""
 
     @model_validator(mode="after")
     def _one_source(self) -> AgentsWorkload:
@@ -91,15 +92,16 @@ class LoadProfile(Strict):
     seed: Seed = 0
     """Of the schedule, of the order of requests, of synthetic prompts and, unless they have their own, of cases."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Replaces the prompt's own limit."""
+    """Replaces the prompt's own limit (sampling.max_tokens); a reading of one token stays one."""
     request_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     """Longest a request may take from sending to its last byte."""
     cancel_after_chunks: Annotated[int, Field(ge=1)] | None = None
     """Hang up after so many content chunks, as people do who have seen enough; None: read every answer to its end."""
     cancel_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of the requests, drawn by the seed, that are hung up on so. They load the endpoint and are in no figure."""
-    warmup_requests: Annotated[int, Field(ge=0, le=100)] = len(Stage)
-    """Sent one by one before the test and not measured: one per stage lets the engine compile each answer schema."""
+    warmup_requests: Annotated[int, Field(ge=0, le=100)] = Field(default_factory=lambda: len(stages()))
+    """Sent one by one before the test and not measured, a stage at a time. None given: one of each stage, so that the
+    engine has what all its requests begin with."""
     drain_s: Annotated[int, Field(ge=0, le=3600)] = 30
     """How long requests in flight may go on after the last was sent; what is cut then is a row `incomplete`."""
     processes: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] = 1

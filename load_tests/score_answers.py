@@ -1,4 +1,4 @@
-"""Scoring answers while the server is under load: by the evaluation's headline score, in a process of its own.
+"""Scoring decisions while the server is under load: by the evaluation's headline score, in a process of its own.
 
     python -m load_tests.score_answers POLICY PROMPT      a line of JSON in per answer, a number out, in the same order
 
@@ -23,6 +23,8 @@ from common.console import say
 from load_tests.sse import RequestRecord, Status
 
 if TYPE_CHECKING:  # a second to import, which the sender need not spend
+    from agents.asking.variant import PromptVariant
+    from agents.labels.policy import Policy
     from evals.case import Case
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -84,19 +86,37 @@ def main(policy_name: str, prompt_name: str) -> None:
     os.nice(_LEAST_URGENT)  # the measurement goes first
     from agents.asking.variant import load_prompt
     from agents.labels.policy import load_policy
-    from evals.answered import Answered
     from evals.case import Case
-    from evals.labels import case_labels
-    from evals.scorers import score_all
 
-    policy, form = load_policy(policy_name), load_prompt(prompt_name).form
+    policy, variant = load_policy(policy_name), load_prompt(prompt_name)
     for line in sys.stdin.buffer:
         asked = orjson.loads(line)
         case = Case.model_validate_json(orjson.dumps(asked["case"]))
-        label = case_labels(case, policy)[case.stage]
-        scores = score_all(Answered(case, label, asked["raw"], form, asked["finish_reason"]))
-        sys.stdout.buffer.write(orjson.dumps(scores["headline"].value) + b"\n")
+        score = headline_of(case, asked["raw"], asked["finish_reason"], variant, policy)
+        sys.stdout.buffer.write(orjson.dumps(score) + b"\n")
         sys.stdout.buffer.flush()
+
+
+def headline_of(case: Case, raw: str, finish_reason: str | None, variant: PromptVariant, policy: Policy) -> float:
+    """What the evaluation gives for an answer to a case. raw: the answer's text."""
+    from agents.asking.endpoint.reply import Reply
+    from agents.asking.question import question_for
+    from agents.asking.ways.write import Unusable, read_written
+    from evals.labels import case_labels
+    from evals.sample import Sample
+    from evals.scorers import score_all
+    from evals.scoring import answered
+
+    labels = case_labels(case, policy)
+    question = question_for(variant, case.stage, case.spec, labels[case.stage])
+    reply = Reply(text=raw, finish_reason=finish_reason or "", prompt_tokens=None, output_tokens=None, latency_s=0.0)
+    sample = Sample(index=0, variant=variant.name, case_id=case.id, repeat=0, request="", replies=(reply,))
+    try:
+        decision, _ = read_written(variant, question, reply)
+        sample = sample.model_copy(update={"decision": decision})
+    except Unusable as problem:
+        sample = sample.model_copy(update={"problem": str(problem)})
+    return score_all(answered(case, sample, labels))["headline"].value
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def _cumulative(found: dict[str, float]) -> Cumulative:
     return Cumulative(count, sum_s, tuple(bound for bound, _ in finite), tuple(number for _, number in finite))
 
 
-class _Page:
+class MetricsPage:
     """GET of one `/metrics` page. No key is sent: vLLM asks for none there, and a redirect could lead elsewhere."""
 
     def __init__(self, base_url: str) -> None:
@@ -223,7 +223,7 @@ class Scraper:
 
     def __init__(self, base_url: str, path: Path, *, every_s: float = 1.0) -> None:
         """base_url: the endpoint's; its origin has `/metrics`. path: server.parquet."""
-        self._page = _Page(base_url)
+        self._page = MetricsPage(base_url)
         self._path = path
         self._every_s = every_s
         self._gpus = find_gpus() if is_loopback(base_url) else None

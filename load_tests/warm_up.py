@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import uvloop
 
 from common.console import CannotJudge
 from load_tests.dispatch import without_key
 from load_tests.sse import RawStream, RequestRecord, Status, answer_of, record_of
 from load_tests.wire import Wire
-from load_tests.workload import LoadPlan, PreparedRequest
+from load_tests.workload import LoadPlan, PreparedRequest, warm_up_requests
 
 
 def warm_up(plan: LoadPlan) -> list[RequestRecord]:
@@ -26,10 +28,8 @@ def warm_up(plan: LoadPlan) -> list[RequestRecord]:
 async def _ask_all(plan: LoadPlan) -> list[RequestRecord]:
     wire = Wire(plan.endpoint, request_timeout_s=plan.profile.request_timeout_s)
     try:
-        return [
-            await _ask(wire, plan, plan.requests[index % len(plan.requests)], index)
-            for index in range(plan.profile.warmup_requests)
-        ]
+        asked = islice(warm_up_requests(plan), plan.profile.warmup_requests)
+        return [await _ask(wire, plan, request, index) for index, request in enumerate(asked)]
     finally:
         wire.close()
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b, sha256
+from itertools import cycle
+from operator import itemgetter
 from typing import Any
 
 import orjson
 
-from agents.answers import answer_schema
-from agents.asking.requests import StageRequest, labels_for, requests_for, stage_request
+from agents.asking.requests import StageRequest, requests_for, stage_request
 from agents.asking.variant import PromptVariant, load_prompt
 from agents.facts.pipeline_files import InvalidPipeline, ReadPipeline, read_pipelines
 from agents.labels.policy import Policy, load_policy
-from agents.schema import Stage
+from agents.specialists.registry import labels_for
 from common.console import BadInput
 from evals.case import Case
 from load_tests.arrivals import Trace
@@ -103,26 +105,49 @@ def content_digest(profile: LoadProfile, endpoint: Endpoint) -> str:
     return found.hexdigest()[:16]
 
 
+def warm_up_requests(plan: LoadPlan) -> Iterator[PreparedRequest]:
+    """What to send before the test, without end: a request of each stage, then another one of each, and so on."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for request in plan.requests:
+        ranked.append((seen[request.stage], request))
+        seen[request.stage] += 1
+    return cycle(request for _, request in sorted(ranked, key=itemgetter(0)))
+
+
 def _agents_plan(profile: LoadProfile, workload: AgentsWorkload, endpoint: Endpoint) -> LoadPlan:
-    variant, policy = load_prompt(workload.prompt), load_policy(workload.policy)
-    schemas = {stage: answer_schema(variant.form, stage) if workload.validate_schema else None for stage in Stage}
+    variant, policy = _limited(load_prompt(workload.prompt), profile.max_tokens), load_policy(workload.policy)
+    if workload.score and variant.reads:
+        raise BadInput(
+            f"score: prompt {variant.name} reads its decision off several requests, which are sent apart here; "
+            f"use a prompt that writes it, or leave score out"
+        )
     asked: Iterable[tuple[StageRequest, Case | None]]
     if workload.cases is not None:
         asked = _of_cases(workload.cases, profile.seed, variant, policy, endpoint.model)
     else:
         specs = [_accepted(entry).spec for entry in read_pipelines([ROOT / str(workload.pipelines)])]
         asked = ((request, None) for request in requests_for(specs, variant, policy, endpoint.model))
+    schemas: dict[bytes, bytes] = {}
     requests = tuple(
         PreparedRequest(
             pipeline_id=request.pipeline_id,
-            stage=request.stage.value,
-            body=_body(request, profile.max_tokens),
-            schema=schemas[request.stage],
+            stage=request.stage,
+            body=_streamed(body),
+            schema=_schema(body, schemas) if workload.validate_schema else None,
             case=case if workload.score else None,
         )
         for request, case in asked
+        for body in request.bodies
     )
     return LoadPlan(profile, endpoint, variant.name, variant.version, requests, _recorded(profile, len(requests)))
+
+
+def _limited(variant: PromptVariant, max_tokens: int | None) -> PromptVariant:
+    """The prompt with the profile's own limit, if it has one."""
+    if max_tokens is None:
+        return variant
+    return variant.model_copy(update={"sampling": variant.sampling.model_copy(update={"max_tokens": max_tokens})})
 
 
 def _of_cases(
@@ -142,11 +167,17 @@ def _accepted(entry: ReadPipeline | InvalidPipeline) -> ReadPipeline:
     return entry
 
 
-def _body(request: StageRequest, max_tokens: int | None) -> bytes:
-    body: dict[str, Any] = {**request.body, "stream": True, "stream_options": {"include_usage": True}}
-    if max_tokens is not None:
-        body["max_tokens"] = max_tokens
-    return orjson.dumps(body)
+def _streamed(body: dict[str, Any]) -> bytes:
+    return orjson.dumps({**body, "stream": True, "stream_options": {"include_usage": True}})
+
+
+def _schema(body: dict[str, Any], known: dict[bytes, bytes]) -> bytes | None:
+    """The schema a request holds its answer to, one object for equal ones; None where it has none."""
+    held = (body.get("response_format") or {}).get("json_schema")
+    if held is None:
+        return None
+    schema = orjson.dumps(held["schema"])
+    return known.setdefault(schema, schema)
 
 
 def _recorded(profile: LoadProfile, requests: int | None) -> tuple[int, ...] | None:

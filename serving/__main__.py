@@ -15,7 +15,7 @@ from serving import weights
 from serving.catalogue import MODELS, default_model, model_named
 from serving.endpoint import START_COMMAND
 from serving.profiles import detect, make, model_size, resolve
-from serving.simulator import Fault, SimulatorSettings, serve
+from serving.simulator import DecisionsRoute, Fault, SimulatorSettings, serve
 from serving.state import ServerRecord, read_records
 from serving.vllm_server import ServerSpec, healthy, refuse_second_server, refuse_taken_port, stop
 from serving.vllm_server import start as start_server
@@ -199,6 +199,14 @@ def sim(
     fault_rate: Annotated[float, typer.Option(help="Share of requests that fail, 0 to 1, chosen by seed.")] = 1.0,
     fault_first: Annotated[int | None, typer.Option(help="Only the first so many can fail.")] = None,
     retry_after_s: Annotated[int, typer.Option(help="What Retry-After says with --fault http-429.")] = 0,
+    label_ids: Annotated[bool, typer.Option(help="Offer POST /tokenize and logprob_token_ids, as vLLM does.")] = True,
+    decisions: Annotated[
+        DecisionsRoute, typer.Option(help="POST /v1/decisions: not there, answered, or refused for the model.")
+    ] = DecisionsRoute.OFF,
+    refuse_parameter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Refuse requests that hold this key, with status 400; can be repeated."),
+    ] = None,
     port: Port = 8000,
     host: Host = "127.0.0.1",
 ) -> None:
@@ -226,6 +234,9 @@ def sim(
         fault_rate=fault_rate,
         fault_first=fault_first,
         retry_after_s=retry_after_s,
+        label_ids=label_ids,
+        decisions=decisions,
+        refused_parameters=tuple(refuse_parameter or ()),
     )
     knee = f"; it holds {settings.knee_per_s:.4g} requests/s" if settings.knee_per_s else ""
     serve(

@@ -60,6 +60,14 @@ class Fault(StrEnum):
     """A stream ends as it should, without [DONE]. A whole answer is as it should be."""
     NO_USAGE = "no-usage"
     """No token counts, though a stream was asked for them."""
+    NO_LOGPROBS = "no-logprobs"
+    """Null in place of log-probabilities, though they were asked for: most servers do this in silence."""
+    REFUSAL = "refusal"
+    """Content is null, and the model's text is a refusal. A decision's answers are refusals, each of them."""
+    REASONING_ONLY = "reasoning-only"
+    """Content is null, and all text is `reasoning_content`."""
+    TOOL_CALL = "tool-call"
+    """Content is null, and the text is the arguments of a call of a tool that nobody offered."""
 
 
 STATUS_OF = {Fault.HTTP_429: 429, Fault.HTTP_500: 500, Fault.HTTP_400: 400}
@@ -67,6 +75,15 @@ STATUS_OF = {Fault.HTTP_429: 429, Fault.HTTP_500: 500, Fault.HTTP_400: 400}
 
 GIVEN_UP = frozenset({Fault.HALF_BODY, Fault.ERROR_EVENT, Fault.ERROR_DATA, Fault.EMPTY_BODY})
 """The faults after which the server has not finished its work."""
+
+TEXT_KEY = {
+    Fault.REFUSAL: "refusal",
+    Fault.REASONING_ONLY: "reasoning_content",
+    Fault.TOOL_CALL: "tool_calls",
+}
+"""The faults whose answer has no content, and the key of the message that has its text instead."""
+REFUSAL_TEXT = "I'm sorry, but I can't help with that: the simulator was told to refuse."
+_TOOL = "simulated_tool"
 
 HUGE_CHARACTERS = 8 * 2**20
 _HUGE_WORD = "simulated "
@@ -95,11 +112,31 @@ def faulty_text(fault: Fault, text: str, schema: dict[str, Any] | None) -> str:
     """What is answered in place of `text`. Raises UnsupportedSchema when nothing is wrong by the schema."""
     if fault is Fault.HALF_ANSWER:
         return text[: max(1, len(text) // 2)]
+    if fault is Fault.REFUSAL:
+        return REFUSAL_TEXT
     if fault is Fault.HUGE_ANSWER:
         return _HUGE_WORD * (HUGE_CHARACTERS // len(_HUGE_WORD) + 1)
     if fault is Fault.SPLIT_UTF8:
         return accented(text, schema)
     return misfit(schema) if fault is Fault.WRONG_SCHEMA else text
+
+
+def spoken(text: str, fault: Fault) -> dict[str, Any]:
+    """The part of a message, or of a stream's delta, that brings text."""
+    key = TEXT_KEY.get(fault, "content")
+    if key != "tool_calls":
+        return {key: text}
+    function = {"name": _TOOL, "arguments": text}
+    return {key: [{"index": 0, "id": "call_simulated", "type": "function", "function": function}]}
+
+
+def broken_body(body: bytes, fault: Fault) -> bytes:
+    """What is sent in place of a whole answer's JSON."""
+    if fault is Fault.EMPTY_BODY:
+        return b""
+    if fault in {Fault.ERROR_EVENT, Fault.ERROR_DATA}:
+        return ERROR_OBJECT
+    return body[: len(body) // 2] if fault in {Fault.HALF_BODY, Fault.HALF_JSON} else body
 
 
 def accented(text: str, schema: dict[str, Any] | None) -> str:

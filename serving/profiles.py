@@ -1,7 +1,8 @@
 """What hardware is here, and the vLLM arguments and environment that serve it best.
 
 The CPU choices were measured (docs/log.md): float32 unless the CPU multiplies bfloat16 itself, every core bound,
-tcmalloc and Intel's OpenMP preloaded when present, no torch.compile, a KV cache no larger than the sequences need.
+tcmalloc and Intel's OpenMP preloaded when present, no torch.compile, a KV cache no larger than the sequences need, in
+short blocks.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ _ENGINE_BYTES = 3 * _GIB
 _MAX_SEQUENCES = 64
 _SEQUENCE_TOKENS = 384
 """Prompt plus answer of one of the agents' requests, rounded up."""
+_BLOCK_TOKENS = 32
+"""Tokens of a prompt that are found again in the cache or computed again as one; vLLM's own choice for CPUs is 128. The
+questions about one pipeline share some hundred tokens, of which a long block would lose up to its length each time."""
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 """CPU flags (as /proc/cpuinfo spells them) of units that multiply bfloat16."""
 
@@ -75,6 +79,15 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+_DECIDING = (
+    "--enable-prompt-tokens-details",
+    *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
+)
+"""What decisions want of an engine: usage tells prompt tokens from the prefix cache, and a schema's JSON is
+written without white space, of which a small model writes more than text (docs/log.md). What else they need are vLLM's
+defaults: 20 log-probs a token (--max-logprobs), before sampling changes them (--logprobs-mode raw_logprobs)."""
 
 
 def detect() -> ProfileName:
@@ -141,10 +154,12 @@ def cpu_profile(machine: Machine, model: ModelSize) -> Profile:
         environment["LD_PRELOAD"] = ":".join(machine.preload)
     hints = () if any("tcmalloc" in path for path in machine.preload) else (_TCMALLOC_HINT,)
     arguments = (
+        *_DECIDING,
         *("--dtype", "bfloat16" if bf16 else "float32"),
         "--enforce-eager",
         *("--max-model-len", str(min(model.context, 4096))),
         *("--max-num-seqs", str(_MAX_SEQUENCES)),
+        *("--block-size", str(_BLOCK_TOKENS)),
     )
     return Profile("cpu", arguments, environment, hints)
 
@@ -163,7 +178,7 @@ _TCMALLOC_HINT = "libtcmalloc_minimal.so.4 is not installed; with it (Debian: li
 
 def gpu_profile(context: int) -> Profile:
     """vLLM's own defaults for one GPU, with a bounded context."""
-    return Profile("gpu", ("--max-model-len", str(min(context, 8192))), dict(_QUIET))
+    return Profile("gpu", (*_DECIDING, "--max-model-len", str(min(context, 8192))), dict(_QUIET))
 
 
 def this_machine() -> Machine:

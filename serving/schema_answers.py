@@ -1,9 +1,9 @@
 """Seeded answers to a JSON schema: what a schema-constrained model might have said, without the model.
 
 Covered is what pydantic's `model_json_schema()` emits: objects, arrays and tuples, strings and numbers with
-bounds, booleans, null, enum and const, unions, and definitions by `$ref`, recursive ones too. Not covered are
-`pattern`, `format`, `not`, `if`, `uniqueItems` and their like: these raise, since an answer that merely looks
-valid would make every test that trusts it a lie.
+bounds, booleans, null, enum and const, unions, and definitions by `$ref`, recursive ones too; beyond that, arrays of
+distinct values of an enum (`uniqueItems`). Not covered are `pattern`, `format`, `not`, `if` and their like: these
+raise, since an answer that merely looks valid would make every test that trusts it a lie.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ _SHAPES: dict[str, tuple[type, ...]] = {
     "items": (dict, bool),
     "minItems": (int,),
     "maxItems": (int,),
+    "uniqueItems": (bool,),
     "minLength": (int,),
     "maxLength": (int,),
     "minimum": (int, float),
@@ -75,7 +76,7 @@ _DECIDING = ("$ref", "enum", "const", "anyOf", "oneOf", "allOf")
 
 _TYPES: dict[str, frozenset[str]] = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
-    "array": frozenset({"prefixItems", "items", "minItems", "maxItems"}),
+    "array": frozenset({"prefixItems", "items", "minItems", "maxItems", "uniqueItems"}),
     "number": _BOUNDS,
     "string": frozenset({"minLength", "maxLength"}),
     "integer": frozenset(),
@@ -172,8 +173,7 @@ class _Draw:
         return self.value(_resolve(self.root, ref, path), ref, within | {ref})
 
     def _enumerated(self, node: Schema, path: str) -> Any:
-        types, checker = _types_of(node) if "type" in node else [], Draft202012Validator.TYPE_CHECKER
-        fitting = [v for v in node["enum"] if not types or any(checker.is_type(v, name) for name in types)]
+        fitting = _fitting(node)
         if not fitting:
             raise _NoValue("enum", path, "allows no value")
         return self.rng.choice(fitting)
@@ -232,6 +232,8 @@ class _Draw:
         low, high = node.get("minItems", 0), node.get("maxItems", sys.maxsize)
         if low > high:
             raise _NoValue("minItems", path, f"{low} is more than maxItems {high}")
+        if node.get("uniqueItems"):
+            return self._distinct(_distinct_options(self.root, node, path), path, low, high)
         count = self.rng.randint(max(low, min(1, high)), min(high, max(low, 3, len(prefix))))
         made: list[Any] = []
         for index, item in enumerate([*prefix, *[rest] * (count - len(prefix))][:count]):
@@ -242,6 +244,12 @@ class _Draw:
                     raise
                 break
         return made
+
+    def _distinct(self, options: list[Any], path: str, low: int, high: int) -> list[Any]:
+        if low > len(options):
+            raise _NoValue("minItems", path, f"{low} is more than the enum has distinct values")
+        count = self.rng.randint(max(low, min(1, high, len(options))), min(high, max(low, 3), len(options)))
+        return self.rng.sample(options, count)
 
     def _string(self, node: Schema, path: str) -> str:
         low, high = node.get("minLength", 0), node.get("maxLength", sys.maxsize)
@@ -275,6 +283,28 @@ class _Draw:
             if low <= value <= high and value not in excluded:
                 return value
         raise _NoValue("minimum", path, "and 'maximum' leave no number between them")
+
+
+def _fitting(node: Schema) -> list[Any]:
+    """The values of an enum that are of the type named beside it."""
+    types, checker = _types_of(node) if "type" in node else [], Draft202012Validator.TYPE_CHECKER
+    return [value for value in node["enum"] if not types or any(checker.is_type(value, name) for name in types)]
+
+
+def _distinct_options(root: Schema, node: Schema, path: str) -> list[Any]:
+    """The values that an array's items may have, each once. Raises UnsupportedSchema for items that are no enum."""
+    items, seen = node.get("items"), set[str]()
+    while isinstance(items, dict) and "$ref" in items and items["$ref"] not in seen:
+        seen.add(items["$ref"])
+        items = _resolve(root, items["$ref"], path)
+    if not isinstance(items, dict) or "enum" not in items or "prefixItems" in node:
+        raise UnsupportedSchema("uniqueItems", path, "of anything but an enum is not supported")
+    # JSON's equality, in which 1 is 1.0 and no truth value is a number.
+    return list({(isinstance(value, bool), _canonical(value)): value for value in reversed(_fitting(items))}.values())
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value, sort_keys=True)
 
 
 def _window(low: Number | None, high: Number | None) -> tuple[Number, Number]:
@@ -320,6 +350,8 @@ def _check(node: object, path: str, root: Schema, seen: set[str]) -> None:
     for keyword, value in node.items():
         _check_keyword(keyword, value, path)
     _check_company(node, path)
+    if node.get("uniqueItems"):
+        _distinct_options(root, node, path)
     for inner, inner_path in _inner_schemas(node, path, root, seen):
         _check(inner, inner_path, root, seen)
 

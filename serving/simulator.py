@@ -14,10 +14,11 @@ A known knee: with N = `max_running`, what can be served is N / (ttft + (output_
 Above that rate the queue grows for as long as it is asked for more; below it, waits come from chance alone.
 
 Covered: chat completions, streamed in vLLM's order of chunks or whole; JSON answers for a JSON schema; token
-limits; usage; errors in OpenAI's form; counts of requests, so that a test sees what a client left behind (GET
-/plumbline/requests); vLLM's figures (GET /metrics). Not covered: batching (requests that run do so at the same speed,
-however many), tokenization (an output token is a piece of the answer, a prompt token a word between spaces), prefix
-caching, sampling parameters, tools and several choices.
+limits; log-probabilities, and labels read by them (simulator_logprobs.py, simulator_tokens.py); decisions, if told so
+(simulator_decisions.py); usage; errors in OpenAI's form; counts of requests, so that a test sees what a client left
+behind (GET /plumbline/requests); vLLM's figures (GET /metrics). Not covered: batching (requests that run do so at the
+same speed, however many), tokenization (an output token is a piece of the answer, a prompt token a word between
+spaces), prefix caching, sampling parameters, tools and several choices.
 """
 
 from __future__ import annotations
@@ -27,25 +28,29 @@ import errno
 import gc
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 
+import orjson
 import uvloop
 from aiohttp import HttpVersion11, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from common.console import BadInput
 from serving.endpoint import SIMULATOR_OWNER
-from serving.faults import GIVEN_UP, STATUS_OF
+from serving.faults import GIVEN_UP, STATUS_OF, broken_body
 from serving.faults import Fault as Fault  # part of the settings, and so given on from here
-from serving.simulator_answer import STAMP, Answerer, Reply, reply_to, whole_answer
+from serving.simulator_answer import STAMP, Answerer, Reply, reply_to, stamped, whole_answer
+from serving.simulator_decisions import DecisionRequest, decision
 from serving.simulator_metrics import Progress, RequestMetrics, ServerMetrics
 from serving.simulator_metrics import RequestCounts as RequestCounts
 from serving.simulator_queue import QueueFull, Slots
-from serving.simulator_request import ChatRequest, Refusal, read_request
+from serving.simulator_request import ChatRequest, Refusal, read_as, read_request, refuse_other_model
+from serving.simulator_settings import DecisionsRoute as DecisionsRoute
 from serving.simulator_settings import SimulatorSettings as SimulatorSettings
 from serving.simulator_stream import Frame, Sending, frames_of, trickle
 from serving.simulator_time import Clock, Freeze, Pacer, offsets_ns
+from serving.simulator_tokens import TokenizeRequest, tokenized
 
 _LARGEST_REQUEST = 16 * 2**20
 _BACKLOG = 2048
@@ -82,15 +87,19 @@ class _Server:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """One chat completion on its way through the server."""
+class _Arrived:
+    """One request on its way through the server, as it came."""
 
     request: web.Request
-    chat: ChatRequest
+    body: bytes
     fault: Fault
     number: int
     arrived_ns: int
     progress: Progress
+
+
+_Work = Callable[[_Server, _Arrived], Awaitable[web.StreamResponse]]
+"""Answers a request that no fault has ended yet; raises Refusal."""
 
 
 _SERVER = web.AppKey("server", _Server)
@@ -102,6 +111,10 @@ def make_app(settings: SimulatorSettings, answerer: Answerer | None = None) -> w
     app[_SERVER] = server = _Server(settings, answerer)
     app.cleanup_ctx.append(server.keep_time)
     app.router.add_post("/v1/chat/completions", _chat_completions)
+    if settings.decisions != DecisionsRoute.OFF:
+        app.router.add_post("/v1/decisions", _decisions)
+    if settings.label_ids:
+        app.router.add_post("/tokenize", _tokenize)
     app.router.add_get("/v1/models", _models)
     app.router.add_get("/health", _health)
     app.router.add_get("/metrics", _metrics)
@@ -163,81 +176,96 @@ async def _serve_until_stopped(
         await runner.cleanup()
 
 
-# --- one chat completion ---------------------------------------------------------------------------------
+# --- what is counted, and what faults hit -----------------------------------------------------------------
 
 
 async def _chat_completions(request: web.Request) -> web.StreamResponse:
+    return await _counted(request, _chat_completion)
+
+
+async def _decisions(request: web.Request) -> web.StreamResponse:
+    return await _counted(request, _decision)
+
+
+async def _counted(request: web.Request, work: _Work) -> web.StreamResponse:
     arrived_ns = time.perf_counter_ns()
     server = request.app[_SERVER]
     number = server.counts.arrive()
     server.freeze.arrive(arrived_ns)
     fault = server.settings.fault_of(number)
     with server.counts.until_done(fault) as progress:
-        return await _answer(server, request, fault, number, arrived_ns, progress)
+        body = await request.read()
+        await server.until_thawed()
+        return await _answer(server, _Arrived(request, body, fault, number, arrived_ns, progress), work)
 
 
-async def _answer(
-    server: _Server, request: web.Request, fault: Fault, number: int, arrived_ns: int, progress: Progress
-) -> web.StreamResponse:
-    body = await request.read()
-    await server.until_thawed()
-    if fault in STATUS_OF:
-        return _told_to_fail(fault, server.settings)
-    if fault is Fault.DISCONNECT:
-        _hang_up(request)
+async def _answer(server: _Server, arrived: _Arrived, work: _Work) -> web.StreamResponse:
+    if arrived.fault in STATUS_OF:
+        return _told_to_fail(arrived.fault, server.settings)
+    if arrived.fault is Fault.DISCONNECT:
+        _hang_up(arrived.request)
         return web.Response()
-    if fault is Fault.NO_ANSWER:
+    if arrived.fault is Fault.NO_ANSWER:
         await asyncio.Event().wait()  # the client's leaving cancels this
     try:
-        chat = read_request(body, server.settings.model)
-        reply = reply_to(chat, server.settings, fault, server.answerer)
-        asked = _Asked(request, chat, fault, number, arrived_ns, progress)
-        return await _in_turn(server, asked, reply)
+        return await work(server, arrived)
     except Refusal as refusal:
         return _error(refusal)
 
 
-async def _in_turn(server: _Server, asked: _Asked, reply: Reply) -> web.StreamResponse:
+# --- one chat completion ---------------------------------------------------------------------------------
+
+
+async def _chat_completion(server: _Server, arrived: _Arrived) -> web.StreamResponse:
     """Answer once there is a place, which is free again from the answer's last deadline on."""
-    try:
-        started_ns = await server.slots.take(asked.arrived_ns)
-    except QueueFull:
-        raise Refusal(503, "the simulator's queue is full (--max-running, --max-queue)") from None
-    offsets = offsets_ns(server.settings, asked.number, len(reply.pieces))
-    clock = Clock(asked.arrived_ns, started_ns, offsets, server.freeze)
-    metrics = RequestMetrics(server.metrics, asked.progress, clock, reply.prompt_tokens)
+    chat = read_request(arrived.body, server.settings)
+    reply = reply_to(chat, server.settings, arrived.fault, server.answerer)
+    clock = await _started(server, arrived, len(reply.pieces))
+    metrics = RequestMetrics(server.metrics, arrived.progress, clock, reply.prompt_tokens)
     free_ns, reason = None, "abort"
     try:
-        answer = _stream if asked.chat.stream else _whole
-        response, free_ns = await answer(server, asked, reply, clock, metrics)
-        reason = "error" if asked.fault in GIVEN_UP else reply.finish_reason
+        if chat.stream:
+            response, free_ns = await _stream(server, arrived, chat, reply, clock, metrics)
+        else:
+            response, free_ns = await _whole(server, arrived, reply, clock, metrics)
+        reason = "error" if arrived.fault in GIVEN_UP else reply.finish_reason
         return response
     finally:
         server.slots.give_back(time.perf_counter_ns() if free_ns is None else free_ns)
         metrics.finish(reason)
 
 
+async def _started(server: _Server, arrived: _Arrived, tokens: int) -> Clock:
+    """The deadlines of so many tokens, from the moment there is a place on. Raises Refusal when nobody may wait."""
+    try:
+        started_ns = await server.slots.take(arrived.arrived_ns)
+    except QueueFull:
+        raise Refusal(503, "the simulator's queue is full (--max-running, --max-queue)") from None
+    offsets = offsets_ns(server.settings, arrived.number, tokens)
+    return Clock(arrived.arrived_ns, started_ns, offsets, server.freeze)
+
+
 async def _stream(
-    server: _Server, asked: _Asked, reply: Reply, clock: Clock, metrics: RequestMetrics
+    server: _Server, arrived: _Arrived, chat: ChatRequest, reply: Reply, clock: Clock, metrics: RequestMetrics
 ) -> tuple[web.StreamResponse, int]:
     """The answer as server-sent events, each token's at its deadline; and the last deadline."""
-    frames = frames_of(reply, clock, asked.chat.with_usage, server.settings.tokens_per_chunk, asked.fault)
-    return await _sent(server, asked.request, frames, metrics, "text/event-stream")
+    frames = frames_of(reply, clock, chat.with_usage, server.settings.tokens_per_chunk, arrived.fault)
+    return await _sent(server, arrived.request, frames, metrics, "text/event-stream")
 
 
 async def _whole(
-    server: _Server, asked: _Asked, reply: Reply, clock: Clock, metrics: RequestMetrics
+    server: _Server, arrived: _Arrived, reply: Reply, clock: Clock, metrics: RequestMetrics
 ) -> tuple[web.StreamResponse, int]:
     """The answer in one piece, at its last token's deadline; and that deadline."""
-    if asked.fault is Fault.TRICKLE:
-        frames = trickle(whole_answer(reply, clock, asked.fault), clock, len(reply.pieces))
-        return await _sent(server, asked.request, frames, metrics, "application/json")
-    due_ns = clock.due_ns(0) if asked.fault is Fault.EMPTY_BODY else clock.end_ns
+    if arrived.fault is Fault.TRICKLE:
+        frames = trickle(whole_answer(reply, clock, arrived.fault), clock, len(reply.pieces))
+        return await _sent(server, arrived.request, frames, metrics, "application/json")
+    due_ns = clock.due_ns(0) if arrived.fault is Fault.EMPTY_BODY else clock.end_ns
     sent_ns = await server.pacer.until(due_ns)
-    if asked.fault is not Fault.EMPTY_BODY:
+    if arrived.fault is not Fault.EMPTY_BODY:
         for token in range(len(reply.pieces)):
             metrics.sent(1, clock.due_ns(token))
-    body = whole_answer(reply, clock, asked.fault).replace(STAMP, b"%d" % sent_ns)
+    body = whole_answer(reply, clock, arrived.fault).replace(STAMP, b"%d" % sent_ns)
     return web.Response(body=body, content_type="application/json"), due_ns
 
 
@@ -257,6 +285,30 @@ def _hang_up(request: web.Request) -> None:
     """Close the connection: what is written from now on goes nowhere, and aiohttp says nothing about it."""
     if request.transport is not None:
         request.transport.close()
+
+
+# --- one decision ----------------------------------------------------------------------------------------
+
+
+async def _decision(server: _Server, arrived: _Arrived) -> web.StreamResponse:
+    """All answers at the first token's deadline. It takes a place like any request; /metrics tells nothing of it."""
+    if server.settings.decisions == DecisionsRoute.REFUSE_501:
+        raise Refusal(501, "The model does not support the structured decision API")
+    asked = read_as(DecisionRequest, arrived.body)
+    refuse_other_model(asked.model, server.settings.model)
+    clock = await _started(server, arrived, 1)
+    free_ns = None
+    try:
+        told = orjson.dumps(decision(asked, server.settings.seed, arrived.fault))
+        body = broken_body(stamped(told, clock, clock.end_ns), arrived.fault)
+        sent_ns = await server.pacer.until(clock.end_ns)
+        free_ns = clock.end_ns
+        return web.Response(body=body.replace(STAMP, b"%d" % sent_ns), content_type="application/json")
+    finally:
+        server.slots.give_back(time.perf_counter_ns() if free_ns is None else free_ns)
+
+
+# --- how a request is refused ----------------------------------------------------------------------------
 
 
 def _told_to_fail(fault: Fault, settings: SimulatorSettings) -> web.Response:
@@ -285,6 +337,17 @@ async def _models(request: web.Request) -> web.Response:
         "owned_by": SIMULATOR_OWNER,
     }
     return web.json_response({"object": "list", "data": [entry]})
+
+
+async def _tokenize(request: web.Request) -> web.Response:
+    server = request.app[_SERVER]
+    await server.until_thawed()
+    try:
+        asked = read_as(TokenizeRequest, await request.read())
+        refuse_other_model(asked.model or server.settings.model, server.settings.model)
+    except Refusal as refusal:
+        return _error(refusal)
+    return web.json_response(tokenized(asked))
 
 
 async def _health(request: web.Request) -> web.Response:

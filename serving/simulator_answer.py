@@ -15,8 +15,9 @@ from typing import Any
 import orjson
 
 from serving.endpoint import SIMULATOR_OWNER
-from serving.faults import ERROR_OBJECT, HUGE_CHUNK_PADDING, Fault, faulty_text
+from serving.faults import HUGE_CHUNK_PADDING, TEXT_KEY, Fault, broken_body, faulty_text, spoken
 from serving.schema_answers import WORDS, UnsupportedSchema, answer_for, compact_json
+from serving.simulator_logprobs import Reading, TokenLogprob, label_reading, token_logprobs
 from serving.simulator_request import ChatRequest, Refusal
 from serving.simulator_settings import SimulatorSettings
 from serving.simulator_time import Clock
@@ -42,6 +43,8 @@ class Reply:
     """The answer's text, an output token apiece."""
     finish_reason: str
     prompt_tokens: int
+    logprobs: list[TokenLogprob] | None = None
+    """Of each piece, how likely it was; None where nobody asked."""
 
     @property
     def usage(self) -> dict[str, int]:
@@ -70,7 +73,8 @@ class Reply:
 def reply_to(asked: ChatRequest, settings: SimulatorSettings, fault: Fault, answerer: Answerer | None) -> Reply:
     """The answer to a request. Raises Refusal for a schema that no answer can be made for."""
     try:
-        right = answerer(asked) if answerer else _made_up(asked, settings)
+        reading = label_reading(asked, settings.seed)
+        right = answerer(asked) if answerer else reading.label if reading else _made_up(asked, settings)
         text = faulty_text(fault, right, asked.answer_schema)
     except UnsupportedSchema as error:
         raise Refusal(400, f"response_format.json_schema.schema: {error}", "response_format") from None
@@ -83,9 +87,19 @@ def reply_to(asked: ChatRequest, settings: SimulatorSettings, fault: Fault, answ
         created_s=int(time.time()),
         model=settings.model,
         pieces=kept,
-        finish_reason="stop" if len(kept) == len(pieces) else "length",
+        # An engine that may say no more than a label does not know that it has done.
+        finish_reason="stop" if len(kept) == len(pieces) and not reading else "length",
         prompt_tokens=asked.prompt_tokens,
+        logprobs=_logprobs(kept, asked, reading, right, settings.seed, fault),
     )
+
+
+def _logprobs(
+    pieces: list[str], asked: ChatRequest, reading: Reading | None, right: str, seed: int, fault: Fault
+) -> list[TokenLogprob] | None:
+    if fault is Fault.NO_LOGPROBS or fault in TEXT_KEY:
+        return None
+    return token_logprobs(pieces, asked, reading and reading.answering(right), seed)
 
 
 def whole_answer(reply: Reply, clock: Clock, fault: Fault) -> bytes:
@@ -93,21 +107,26 @@ def whole_answer(reply: Reply, clock: Clock, fault: Fault) -> bytes:
 
     STAMP stands for the time of sending.
     """
-    if fault is Fault.EMPTY_BODY:
-        return b""
-    if fault in {Fault.ERROR_EVENT, Fault.ERROR_DATA}:
-        return ERROR_OBJECT
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": "".join(reply.pieces)},
-        "logprobs": None,
-        "finish_reason": reply.finish_reason,
+        "message": {"role": "assistant", "content": None, **spoken("".join(reply.pieces), fault)},
+        "logprobs": logprobs_part(reply.logprobs),
+        "finish_reason": finish_reason(reply, fault),
     }
     answer = {**reply.head("chat.completion"), "choices": [choice], "usage": reply.usage}
     if fault is Fault.NO_USAGE:
         del answer["usage"]
-    body = stamped(orjson.dumps(answer), clock, clock.end_ns)
-    return body[: len(body) // 2] if fault in {Fault.HALF_BODY, Fault.HALF_JSON} else body
+    return broken_body(stamped(orjson.dumps(answer), clock, clock.end_ns), fault)
+
+
+def logprobs_part(some: list[TokenLogprob] | None) -> dict[str, list[TokenLogprob]] | None:
+    """What a choice says of its tokens' log-probabilities."""
+    return None if some is None else {"content": some}
+
+
+def finish_reason(reply: Reply, fault: Fault) -> str:
+    """Why it ended, in OpenAI's words."""
+    return "tool_calls" if fault is Fault.TOOL_CALL and reply.finish_reason == "stop" else reply.finish_reason
 
 
 def stamped(json_object: bytes, clock: Clock, due_ns: int) -> bytes:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 from common.console import BadInput
 from serving.faults import Fault, is_hit
+
+
+class DecisionsRoute(StrEnum):
+    """What POST /v1/decisions does."""
+
+    OFF = "off"
+    """Status 404: there is no such route, as in vLLM before 0.33."""
+    ON = "on"
+    """Answers in OpenAI's form."""
+    REFUSE_501 = "refuse-501"
+    """Status 501, as vLLM says it of a model that is not in its table."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,12 @@ class SimulatorSettings:
     """Requests that are worked on at once; others wait in order of arrival. None: as many as come."""
     max_queue: int | None = None
     """Requests that may wait; one more gets status 503. None: as many as come."""
+    label_ids: bool = True
+    """Whether labels can be read by token id, as vLLM lets it: POST /tokenize and `logprob_token_ids`. Without, the one
+    is status 404 and the other ignored in silence, as other servers do."""
+    decisions: DecisionsRoute = DecisionsRoute.OFF
+    refused_parameters: tuple[str, ...] = ()
+    """Chat completions that hold one of these keys get status 400, as from a model that does not support it."""
 
     def __post_init__(self) -> None:
         self._check_times()
@@ -54,6 +72,8 @@ class SimulatorSettings:
                 raise BadInput(f"{option}: found {count}; allowed is 1 or more")
         if not self.model.strip():
             raise BadInput(f"--model: found {self.model!r}; allowed is any name that is not blank")
+        if not all(name.strip() for name in self.refused_parameters):
+            raise BadInput("--refuse-parameter: found a blank name; allowed is any key of a request")
         self._check_queue()
         self._check_faults()
 

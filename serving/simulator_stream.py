@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from serving.faults import ERROR_OBJECT, Fault
-from serving.simulator_answer import STAMP, Reply, stamped
+from serving.faults import ERROR_OBJECT, TEXT_KEY, Fault, spoken
+from serving.simulator_answer import STAMP, Reply, finish_reason, logprobs_part, stamped
 from serving.simulator_time import Clock, Pacer
 
 _DONE = b"data: [DONE]\n\n"
@@ -40,7 +40,7 @@ class Frame:
 def frames_of(reply: Reply, clock: Clock, with_usage: bool, tokens_per_chunk: int, fault: Fault) -> Iterator[Frame]:
     """The frames of an answer, in order, as `fault` leaves them."""
     chunks = chunks_of(len(reply.pieces), tokens_per_chunk)
-    events = _Events(reply, clock)
+    events = _Events(reply, clock, fault)
     sound = _sound(events, chunks, with_usage and fault is not Fault.NO_USAGE, fault is not Fault.NO_DONE)
     change = _CHANGES.get(fault)
     return change(sound, len(chunks) // 2, events) if change else sound
@@ -58,24 +58,32 @@ def chunks_of(tokens: int, tokens_per_chunk: int) -> list[range]:
 class _Events:
     """Writes the events of one stream."""
 
-    def __init__(self, reply: Reply, clock: Clock) -> None:
-        self.reply, self.clock = reply, clock
+    def __init__(self, reply: Reply, clock: Clock, fault: Fault) -> None:
+        self.reply, self.clock, self.fault = reply, clock, fault
         self._head = reply.head("chat.completion.chunk")
-        whole = orjson.dumps({**self._head, "choices": [_choice({"content": "\0"}, None)]})
+        whole = orjson.dumps({**self._head, "choices": [_choice(spoken("\0", fault), None)]})
         self._before, self._after = whole.split(rb'"\u0000"')
 
     def content(self, tokens: range, due_ns: int) -> bytes:
         """A chunk of text."""
-        text = orjson.dumps("".join(self.reply.pieces[tokens.start : tokens.stop]))
-        return self._event(b"%b%b%b" % (self._before, text, self._after), due_ns)
+        text = "".join(self.reply.pieces[tokens.start : tokens.stop])
+        if self.reply.logprobs is not None:
+            choice = _choice(spoken(text, self.fault), None)
+            choice["logprobs"] = logprobs_part(self.reply.logprobs[tokens.start : tokens.stop])
+            return self._event(orjson.dumps({**self._head, "choices": [choice]}), due_ns)
+        return self._event(b"%b%b%b" % (self._before, orjson.dumps(text), self._after), due_ns)
 
-    def delta(self, delta: dict[str, str], due_ns: int, finish_reason: str | None = None) -> bytes:
+    def delta(self, delta: dict[str, Any], due_ns: int, reason: str | None = None) -> bytes:
         """A chunk without text."""
-        return self._event(orjson.dumps({**self._head, "choices": [_choice(delta, finish_reason)]}), due_ns)
+        return self._event(orjson.dumps({**self._head, "choices": [_choice(delta, reason)]}), due_ns)
 
     def role(self, due_ns: int) -> bytes:
         """The chunk that opens a stream."""
-        return self.delta({"role": "assistant", "content": ""}, due_ns)
+        return self.delta({"role": "assistant", "content": None if self.fault in TEXT_KEY else ""}, due_ns)
+
+    def end(self, due_ns: int) -> bytes:
+        """The chunk that says why the answer has ended."""
+        return self.delta({}, due_ns, finish_reason(self.reply, self.fault))
 
     def usage(self, tokens: int, due_ns: int) -> bytes:
         """The counts after so many tokens."""
@@ -86,8 +94,8 @@ class _Events:
         return b"data: %b\n\n" % stamped(json_object, self.clock, due_ns)
 
 
-def _choice(delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def _choice(delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
 
 
 def _sound(events: _Events, chunks: list[range], with_usage: bool, with_done: bool) -> Iterator[Frame]:
@@ -99,7 +107,7 @@ def _sound(events: _Events, chunks: list[range], with_usage: bool, with_done: bo
         if tokens[0] == 0:
             data = events.role(due_ns) + data
         if tokens.stop == len(reply.pieces):
-            data += events.delta({}, due_ns, reply.finish_reason)
+            data += events.end(due_ns)
             data += events.usage(len(reply.pieces), due_ns) if with_usage else b""
             data += _DONE if with_done else b""
         yield Frame(due_ns, data, len(tokens))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Literal
 
-from agents.asking.variant import PromptVariant, facts_for, render
+from agents.asking.question import question_for
+from agents.asking.requests import chat_bodies
+from agents.asking.variant import PromptVariant
+from agents.asking.ways.label_question import content_free, label_questions
 from agents.facts.spec import PipelineSpec
-from agents.labels.label import Label, RuleFired
-from agents.labels.policy import PRIORITIES, SEVERITIES, UNKNOWN
-from agents.schema import Stage
+from agents.labels.label import UNKNOWN, Label, RuleFired
+from agents.specialists.registry import specialists
+from agents.specialists.specialist import Specialist
 
 BARE = PipelineSpec.model_validate({"id": "bare", "source": {"type": "a source"}})
 """A pipeline of which nothing is known but its source."""
@@ -72,26 +74,24 @@ def check_renders(variant: PromptVariant) -> None:
     For runs of unknown length, so that a template's error is told before the first call. Not tried is what a template
     does only for one rule's name or for some words of a pipeline.
     """
-    for stage in Stage:
-        for spec, label in product((BARE, FULL), _possible_labels(stage)):
-            render(variant, stage, spec, label)
+    for specialist in specialists():
+        for spec, label in product((BARE, FULL), possible_labels(specialist)):
+            question = question_for(variant, specialist.name, spec, label)
+            chat_bodies(variant, question, "")
+            if variant.reads:
+                for asked in label_questions(variant, question)[: 1 if variant.prior else 0]:
+                    content_free(variant, question, asked)
 
 
-_KINDS: dict[Stage, tuple[Literal["severity", "priority"], tuple[str, ...]]] = {
-    Stage.QUALITY: ("severity", SEVERITIES),
-    Stage.INFRASTRUCTURE: ("priority", PRIORITIES),
-}
-
-
-def _possible_labels(stage: Stage) -> Iterator[Label | None]:
-    """Every level and UNKNOWN, each without and with the facts that decided it; None where a stage has no label."""
-    if stage not in _KINDS:
+def possible_labels(specialist: Specialist) -> Iterator[Label | None]:
+    """Every level and UNKNOWN, each without and with the facts that decided it; None where there is no label."""
+    rule = specialist.label
+    if rule is None:
         yield None
         return
-    kind, levels = _KINDS[stage]
-    for value, names in product((*levels, UNKNOWN), ((), facts_for(stage, FULL))):
-        at_least = levels[-1] if value == UNKNOWN and names else None
+    for value, names in product((*rule.levels, UNKNOWN), ((), tuple(specialist.told(FULL)))):
+        at_least = rule.levels[-1] if value == UNKNOWN and names else None
         level = at_least or value
         about = [{name: 0} for name in names] or [{}]
         rules = tuple(RuleFired(rule="check", level=level, reason="checking", facts={**facts}) for facts in about)
-        yield Label(kind=kind, value=value, policy="check", rules=rules, at_least=at_least)
+        yield Label(kind=rule.kind, value=value, policy="check", rules=rules, at_least=at_least)

@@ -39,7 +39,7 @@ def list_reviews(
 
 @approvals.command()
 def approve(given: Id, by: By, reason: Reason) -> None:
-    """Let a pipeline's recommendations be carried out.
+    """Let a pipeline's decisions be carried out.
 
     Example: python -m agents approvals approve ecommerce_pipeline_001 --by Ada --reason "disk was ordered"
     """
@@ -48,7 +48,7 @@ def approve(given: Id, by: By, reason: Reason) -> None:
 
 @approvals.command()
 def reject(given: Id, by: By, reason: Reason) -> None:
-    """Refuse a pipeline's recommendations.
+    """Refuse a pipeline's decisions.
 
     Example: python -m agents approvals reject ecommerce_pipeline_001 --by Ada --reason "would drop a table"
     """
@@ -68,6 +68,7 @@ def _document(reviews: list[Review]) -> dict[str, object]:
             {
                 "id": review.trace_id,
                 "pipeline_id": review.pipeline_id,
+                "asks": review.asks,
                 "reasons": review.reasons,
                 "since": review.since.isoformat(),
                 "simulated": review.simulated,
@@ -83,7 +84,14 @@ def _document(reviews: list[Review]) -> dict[str, object]:
 
 def _print(reviews: list[Review], every: bool) -> None:
     waiting = sum(review.decision is None for review in reviews)
-    columns = ["ID", "pipeline", "why", "since", *(["decision", "by", "when", "reason"] if every else [])]
+    columns = [
+        "ID",
+        "pipeline",
+        "what is asked for",
+        "why",
+        "since",
+        *(["decision", "by", "when", "reason"] if every else []),
+    ]
     title = f"{waiting} waiting for a person"
     if decided := len(reviews) - waiting:
         title += f", {decided} decided"
@@ -96,6 +104,7 @@ def _row(review: Review) -> list[str]:
     return [
         review.trace_id,
         _shown(review),
+        review.asks,
         review.reasons,
         moment(review.since),
         review.decision or "waits",

@@ -21,12 +21,9 @@ from agents.labels.policy import (
     load_policy,
     policy_for,
     policy_names,
-    priority,
-    severity,
     with_settings,
 )
-from agents.specialists.infrastructure.priority import priority_findings
-from agents.specialists.quality.severity import severity_findings
+from agents.specialists.registry import labels_for, specialists
 from common import console
 from common.console import BadInput, ExitCode, say
 
@@ -99,13 +96,14 @@ def _marked(name: str) -> str:
 # --- explaining ------------------------------------------------------------------------------------------
 
 
-def explained(spec: PipelineSpec, policy: Policy) -> tuple[Explained, Explained]:
-    """Severity and priority of one pipeline with all that their rules said. Raises BadInput for its own policy."""
+def explained(spec: PipelineSpec, policy: Policy) -> tuple[Explained, ...]:
+    """Each label of one pipeline with all that its rules said. Raises BadInput for the pipeline's own policy."""
     own = policy_for(spec, policy)
-    quality, machines = spec.quality_metrics, spec.infrastructure_metrics
-    return (
-        Explained(severity(quality, own), tuple(severity_findings(quality, own.severity))),
-        Explained(priority(machines, own), tuple(priority_findings(machines, own.priority))),
+    given = labels_for(spec, policy)
+    return tuple(
+        Explained(label, tuple(one.label.findings(spec, own if label.policy == own.name else policy)))
+        for one in specialists()
+        if one.label and (label := given[one.name])
     )
 
 
@@ -120,7 +118,7 @@ def _explain(path: Path, policy: Policy, as_json: bool) -> ExitCode:
     return ExitCode.BAD_INPUT if refused else ExitCode.DONE
 
 
-_Checked = tuple[ReadPipeline, tuple[Explained, Explained]] | InvalidPipeline
+_Checked = tuple[ReadPipeline, tuple[Explained, ...]] | InvalidPipeline
 
 
 def _checked(entry: ReadPipeline | InvalidPipeline, policy: Policy) -> _Checked:
@@ -169,7 +167,8 @@ def _print_entry(entry: _Checked) -> None:
         say(f"\n{entry.pipeline_id or '(no id)'}\n  refused: {entry.error}")
         return
     read, labels = entry
-    say(f"\n{read.spec.id}  (policy {labels[0].label.policy})")
+    policies = dict.fromkeys(one.label.policy for one in labels)
+    say(f"\n{read.spec.id}  (policy {', '.join(policies)})")
     for one in labels:
         _print_label(one)
 

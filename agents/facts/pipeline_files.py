@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from agents.facts.spec import PipelineSpec
+from agents.facts.spec import PipelineSpec, file_model
 from common.console import BadInput, shorten
 from common.located import (
     Document,
@@ -207,9 +207,18 @@ def _check(item: object, where: str, document: Document | None) -> Entry:
     place = f"{where}:{document.line(())}" if document and document.node else where
     try:
         return ReadPipeline(PipelineSpec.model_validate(item), place)
-    except ValidationError as error:
+    except ValidationError:
         located = document if document and document.node else None
-        return InvalidPipeline(pipeline_id, place, describe(error, PipelineSpec, where, located))
+        return InvalidPipeline(pipeline_id, place, _refused(item, where, located))
+
+
+def _refused(item: object, where: str, document: Document | None) -> str:
+    model = file_model()
+    try:
+        model.model_validate(item)
+    except ValidationError as error:
+        return describe(error, model, where, document)
+    raise AssertionError("a pipeline is refused by one model and not by the other")
 
 
 # --- saying what is wrong --------------------------------------------------------------------------------

@@ -11,7 +11,17 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from agents.facts.units import canonical_duration, canonical_rate
 from common.strict import Name, NonNegative, Percent, Strict, Text
@@ -175,12 +185,50 @@ class InfrastructureMetrics(Measured):
         return self
 
 
-class PipelineSpec(Strict):
-    """One data pipeline, as its owner describes it."""
+class PipelineFacts(Strict):
+    """What every pipeline file may say of a pipeline."""
 
     id: Name
     source: Source
     quality_metrics: QualityMetrics = QualityMetrics()
     infrastructure_metrics: InfrastructureMetrics = InfrastructureMetrics()
     policy: Annotated[Name | dict[str, Any] | None, BeforeValidator(_policy)] = None
-    """This pipeline's own policy: a preset's name, or changes to the run's policy (``priority.cpu.high: 75``)."""
+    """This pipeline's own policy: a preset's name, or changes to the run's policy (``priority.cpu.high: 75``). It may
+    make a label graver than the run's policy does, and never milder."""
+
+
+_BLOCKS: dict[str, type[Strict]] = {}
+
+
+def register_block(key: str, model: type[Strict]) -> None:
+    """Let pipeline files hold a further block of facts under this key, for a specialist of one's own."""
+    _BLOCKS[key] = model
+
+
+def file_model() -> type[PipelineFacts]:
+    """What a pipeline file may say, registered blocks included: what its errors are told by."""
+    blocks: dict[str, Any] = {key: (model | None, None) for key, model in _BLOCKS.items()}
+    return create_model("PipelineFile", __base__=PipelineFacts, **blocks)
+
+
+class PipelineSpec(PipelineFacts):
+    """One data pipeline, as its owner describes it."""
+
+    blocks: dict[str, SerializeAsAny[Strict]] = Field(default_factory=dict, repr=False)
+    """Facts of further specialists, by the key of their block; in a file each stands under its own key."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_blocks(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if "blocks" in data:
+            raise ValueError("blocks: each stands under its own key")
+        found = {key: data[key] for key in _BLOCKS if key in data}
+        blocks = {key: _BLOCKS[key].model_validate(block) for key, block in found.items() if block is not None}
+        return {**{key: value for key, value in data.items() if key not in found}, "blocks": blocks}
+
+    @model_serializer(mode="wrap")
+    def _spread_blocks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {**{key: value for key, value in data.items() if key != "blocks"}, **data.get("blocks", {})}

@@ -16,7 +16,7 @@ class RuleFired(Strict):
     level: str
     """The level it asks for by itself; UNKNOWN for what is missing."""
     reason: str
-    facts: dict[str, float | int | str] = {}
+    facts: dict[str, float | int | str] = Field(default_factory=dict)
     """The facts it went by, under the names of the pipeline file; the one it is about stands first."""
 
 
@@ -31,8 +31,15 @@ class Label(Strict):
     rules: tuple[RuleFired, ...] = Field(strict=False)
     at_least: str | None = None
     """Where the value is UNKNOWN: the worst level that what is known asks for by itself, if any."""
+    by_run: Label | None = None
+    """The run's own label, where the pipeline's policy made a graver one of it, which may not permit more actions."""
 
     @property
     def worst_known(self) -> str:
         """The value, or where that is UNKNOWN, the worst level known."""
         return self.at_least or self.value
+
+
+def level(label: Label | None) -> str:
+    """A label's value, or where that is UNKNOWN, the worst level known; UNKNOWN too without a label."""
+    return label.worst_known if label else UNKNOWN

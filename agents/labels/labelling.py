@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
-from agents.labels.label import Label, RuleFired
-
-UNKNOWN = "UNKNOWN"
-SEVERITIES = ("LOW", "MEDIUM", "HIGH")
-PRIORITIES = ("NORMAL", "HIGH", "CRITICAL")
+from agents.labels.label import UNKNOWN, Label, RuleFired
 
 Metrics = TypeVar("Metrics", bound=BaseModel)
 
@@ -30,9 +26,7 @@ class NotJudged:
 Finding = RuleFired | NotJudged
 
 
-def decide(
-    kind: Literal["severity", "priority"], levels: tuple[str, ...], policy: str, findings: Iterable[Finding]
-) -> Label:
+def decide(kind: str, levels: tuple[str, ...], policy: str, findings: Iterable[Finding]) -> Label:
     """The worst level any rule asked for, with those rules; UNKNOWN, with what is known, when a metric is missing.
 
     levels: from the mildest to the worst. policy: its name.
@@ -51,6 +45,11 @@ def decide(
     if not because:
         because = (RuleFired(rule="no_rule", level=levels[0], reason="no metric reaches a threshold"),)
     return Label(kind=kind, value=worst, policy=policy, rules=because)
+
+
+def stricter(given: Label, own: Label, rank: Callable[[Label], int]) -> Label:
+    """The graver of two labels of one kind; `given` where neither is. rank: how grave what a label knows is."""
+    return own.model_copy(update={"by_run": given}) if rank(own) > rank(given) else given
 
 
 def without_impossible(metrics: Metrics) -> tuple[Metrics, list[RuleFired]]:

@@ -1,7 +1,7 @@
-"""Policies: the rules behind both labels, as YAML presets that can be read, argued about and changed number by number.
+"""Policies: the numbers behind the labels, as YAML presets that can be read, argued about and changed one by one.
 
 Labels are never the model's, and a label that cannot be known is UNKNOWN with the reason, never the mildest one. The
-rules themselves are pure functions of metrics and a policy: agents/specialists/quality/severity.py and agents/specialists/infrastructure/priority.py.
+rules themselves are pure functions of metrics and a policy; each stands in its specialist's folder.
 """
 
 from __future__ import annotations
@@ -16,26 +16,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from agents.facts.spec import PipelineSpec
-from agents.labels.labelling import PRIORITIES, SEVERITIES, UNKNOWN
 from agents.labels.policy_file import DEFAULT_POLICY, load_policy, policy_names
-from agents.labels.policy_model import Policy, PriorityRules, SeverityRules
-from agents.specialists.infrastructure.priority import priority
-from agents.specialists.quality.severity import severity
+from agents.labels.policy_model import ApprovalRules, Policy, PriorityRules, SeverityRules
 from common.console import BadInput, shorten
 from common.located import describe
 
 __all__ = [
     "BLOCKS",
     "DEFAULT_POLICY",
-    "PRIORITIES",
-    "SEVERITIES",
-    "UNKNOWN",
     "Policy",
     "load_policy",
     "policy_for",
     "policy_names",
-    "priority",
-    "severity",
     "with_settings",
 ]
 
@@ -49,7 +41,9 @@ Change = tuple[str, Scalar]
 
 
 def policy_for(spec: PipelineSpec, policy: Policy) -> Policy:
-    """The policy that holds for one pipeline: its own preset, the run's with its own changes, else the run's.
+    """A pipeline's own policy: its preset, or the run's with its changes; the run's where it has none.
+
+    It may make labels and approvals stricter than the run's and never milder: see registry.labels_for, ask_below_for.
 
     Raises BadInput that names ``policy.<key>``.
     """
@@ -69,6 +63,12 @@ def with_settings(policy: Policy, settings: Sequence[str]) -> Policy:
     return _changed(policy, [_setting(text) for text in settings], "--set ")
 
 
+def ask_below_for(policy: Policy, own: Policy) -> float | None:
+    """The stricter of the run's and the pipeline's own `approval.ask_below`."""
+    known = [one.approval.ask_below for one in (policy, own) if one.approval.ask_below is not None]
+    return max(known, default=None)
+
+
 # --- changes ---------------------------------------------------------------------------------------------
 
 
@@ -82,12 +82,16 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseM
             yield from _keys(block, f"{prefix}{name}.")
 
 
-_PARTS: dict[str, type[BaseModel]] = {"severity": SeverityRules, "priority": PriorityRules}
+_PARTS: dict[str, type[BaseModel]] = {
+    "severity": SeverityRules,
+    "priority": PriorityRules,
+    "approval": ApprovalRules,
+}
 _KEYS: dict[str, type[BaseModel] | None] = {
     **_PARTS,
     **{key: block for part, model in _PARTS.items() for key, block in _keys(model, f"{part}.")},
 }
-BLOCKS = tuple(key for key, block in _KEYS.items() if block and key not in _PARTS)
+BLOCKS = tuple(key for key, block in _KEYS.items() if block and key not in ("severity", "priority"))
 """Every rule of a policy by its dotted key, in the order of the files."""
 
 

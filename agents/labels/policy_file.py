@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 
 from agents.labels.policy_model import Policy
 from common.console import shorten
-from common.located import load_preset, preset_names
+from common.located import load_preset, merged, preset_names
 from common.strict import Name
 
 POLICIES_DIR = Path(__file__).parent / "policies"
@@ -41,7 +41,7 @@ class PolicyFile(Policy):
             return data
         # A base that is not known is refused below; without numbers it would be hidden by all that is missing.
         known = base if base in policy_names() else DEFAULT_POLICY
-        return _merged(load_policy(known).model_dump(include={"severity", "priority"}), data)
+        return merged(load_policy(known).model_dump(include={"severity", "priority", "approval"}), data)
 
     @field_validator("base")
     @classmethod
@@ -49,9 +49,3 @@ class PolicyFile(Policy):
         if base is not None and base not in policy_names():
             raise ValueError(f"found {shorten(base, 80)!r}; allowed: {', '.join(policy_names())}")
         return base
-
-
-def _merged(below: dict[str, Any], above: dict[Any, Any]) -> dict[Any, Any]:
-    """What stands above, key by key, and what stands below where it says nothing."""
-    both = {key: value for key, value in above.items() if isinstance(value, dict) and isinstance(below.get(key), dict)}
-    return {**below, **above, **{key: _merged(below[key], value) for key, value in both.items()}}

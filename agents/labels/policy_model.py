@@ -303,10 +303,19 @@ class PriorityRules(Strict):
         return self
 
 
+class ApprovalRules(Strict):
+    """When a person is asked, beside what labels and actions already ask for."""
+
+    ask_below: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A model's decision with any probability below this waits for a person. Probabilities are not calibrated: this is
+    a threshold on what the model reports, and says nothing about how often it is right."""
+
+
 class Policy(Strict):
-    """One set of rules for both labels."""
+    """One set of rules for both labels, and for what a person has to approve."""
 
     name: Name
     description: str
     severity: SeverityRules
     priority: PriorityRules
+    approval: ApprovalRules = ApprovalRules()

@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 
 from agents.facts.spec import PipelineSpec
 from agents.labels.label import Label
-from agents.schema import PipelineReport, Stage, StageReport
+from agents.reports.report import PipelineReport, StageReport
+from agents.specialists.decision import Decision, Picked
 from common.console import BadInput, CannotJudge, printable, shorten
 from tracking.store import database_path, has_store
 from tracking.traces import BY_CHARACTERS, Assessment, SpanContent, StoredTrace, TraceContent, TraceLog
@@ -43,6 +44,7 @@ _PREFIX = "plumbline."
 _APPROVAL = _PREFIX + "approval"
 _PIPELINE = _PREFIX + "pipeline_id"
 _REASONS = _PREFIX + "reasons"
+_ASKS = _PREFIX + "asks"
 _SIMULATED = _PREFIX + "simulated"
 
 _LOCK_TIMEOUT_S = 30.0
@@ -83,11 +85,13 @@ class Review:
 
     trace_id: str
     pipeline_id: str
+    asks: str
+    """What is to be approved: each stage's choice and actions with their probabilities."""
     reasons: str
     """Why a person has to decide."""
     since: datetime
     simulated: bool
-    """No model wrote the recommendations."""
+    """No model made the decisions."""
     decision: Approval | None
     by: str | None = None
     reason: str | None = None
@@ -110,7 +114,7 @@ def wants_trace(report: PipelineReport, mode: TraceMode, batch: bool) -> bool:
 def trace_of(
     report: PipelineReport,
     spec: PipelineSpec | None,
-    requests: Mapping[Stage, Sequence[Mapping[str, Any]]],
+    requests: Mapping[str, Sequence[Mapping[str, Any]]],
     condition: Mapping[str, object],
 ) -> TraceContent:
     """One pipeline as a trace: its facts, its labels with their reasons, and a span for each stage.
@@ -131,14 +135,25 @@ def trace_of(
 
 
 def _tags(report: PipelineReport) -> dict[str, str]:
+    asks = "; ".join(f"{stage.stage}: {in_short(stage.decision)}" for stage in report.stages if stage.decision)
     return {
         _PIPELINE: report.pipeline_id,
         _APPROVAL: Approval.PENDING if report.requires_approval else Approval.NOT_NEEDED,
+        _ASKS: asks,
         _REASONS: "; ".join(report.approval_reasons),
         _PREFIX + "status": report.status,
-        _PREFIX + "severity": report.severity.value if report.severity else "UNKNOWN",
-        _PREFIX + "priority": report.priority.value if report.priority else "UNKNOWN",
+        **{_PREFIX + kind: label.value for kind, label in report.labels.items()},
     }
+
+
+def in_short(decision: Decision) -> str:
+    """``block 0.83, dedupe 0.41, backfill (rules)``."""
+    picked = ", ".join(_picked(one) for one in (decision.choice, *decision.actions))
+    return f"{picked} ({decision.by})"
+
+
+def _picked(one: Picked) -> str:
+    return one.id if one.probability is None else f"{one.id} {one.probability:.2f}"
 
 
 def _tag(value: object) -> str:
@@ -148,17 +163,14 @@ def _tag(value: object) -> str:
 def _outcome(report: PipelineReport) -> dict[str, object]:
     return {
         "status": report.status,
-        "severity": _label(report.severity),
-        "priority": _label(report.priority),
+        "labels": {kind: _label(label) for kind, label in report.labels.items()},
         "requires_approval": report.requires_approval,
         "approval_reasons": list(report.approval_reasons),
         "error": report.error,
     }
 
 
-def _label(label: Label | None) -> dict[str, object] | None:
-    if label is None:
-        return None
+def _label(label: Label) -> dict[str, object]:
     reasons = [rule.reason for rule in label.rules]
     return {"value": label.value, "at_least": label.at_least, "policy": label.policy, "reasons": reasons}
 
@@ -168,14 +180,13 @@ def _span(stage: StageReport, report: PipelineReport, messages: Sequence[Mapping
     ended = report.end_time
     if stage.latency_s is not None:
         ended = report.start_time + timedelta(seconds=stage.latency_s)
-    kept = {"source", "fallback_because", "violations", "rejected", "prompt_tokens", "output_tokens", "latency_s"}
-    details = stage.model_dump(mode="json", include=kept | {"error", "error_class", "answer"}, exclude_none=True)
+    details = stage.model_dump(mode="json", exclude={"stage", "status", "decision"}, exclude_none=True)
     return SpanContent(
         name=stage.stage,
         start=report.start_time,
         end=ended,
         inputs={"messages": list(messages)},
-        outputs=stage.recommendation.model_dump(mode="json", exclude_none=True) if stage.recommendation else None,
+        outputs=stage.decision.model_dump(mode="json", exclude_none=True) if stage.decision else None,
         attributes={_PREFIX + key: value for key, value in details.items()},
         error=stage.error if stage.status == "failed" else None,
         tokens=_tokens(stage),
@@ -217,6 +228,7 @@ def _review(trace: StoredTrace) -> Review:
     return Review(
         trace_id=trace.trace_id,
         pipeline_id=trace.tags.get(_PIPELINE, ""),
+        asks=trace.tags.get(_ASKS, ""),
         reasons=trace.tags.get(_REASONS, ""),
         since=trace.at,
         simulated=trace.tags.get(_SIMULATED) == "true",
@@ -230,6 +242,19 @@ def _review(trace: StoredTrace) -> Review:
 def _decisions(trace: StoredTrace) -> list[Assessment]:
     """The decisions on a trace, the oldest first; there should be one at most."""
     return [said for said in trace.assessments if said.name == ASSESSMENT and said.value in DECISIONS]
+
+
+def waiting_traces(log: TraceLog, *, simulated_only: bool) -> dict[str, list[str]]:
+    """The traces that wait for a person, by pipeline. Raises CannotJudge.
+
+    simulated_only: for a run on the simulator, which takes the place of no model's decision.
+    """
+    found: dict[str, list[str]] = {}
+    for trace in log.find({_APPROVAL: Approval.PENDING}):
+        if simulated_only and trace.tags.get(_SIMULATED) != "true":
+            continue
+        found.setdefault(trace.tags.get(_PIPELINE, ""), []).append(trace.trace_id)
+    return found
 
 
 # --- deciding --------------------------------------------------------------------------------------------

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from agents.asking.client import ClientKind, make_client
+from agents.asking.endpoint.client import make_client
+from agents.asking.endpoint.reply import ErrorClass
 from agents.asking.requests import stage_request
 from agents.asking.variant import PromptVariant
 from agents.facts.pipeline_files import Entry, ReadPipeline
-from agents.guardrails import GuardrailMode
 from agents.labels.policy import Policy
-from agents.reports.approvals import EXPERIMENT, TraceMode, replace, trace_of, wants_trace
+from agents.reports.approvals import EXPERIMENT, TraceMode, replace, trace_of, waiting_traces, wants_trace
 from agents.reports.orchestrator import AgenticDataOrchestrator
+from agents.reports.report import PipelineReport
 from agents.reports.tally import Tally
-from agents.schema import ErrorClass, PipelineReport, Stage
+from agents.specialists.registry import labels_for, specialists, stages
 from common.console import PlumblineError
 from serving.endpoint import Endpoint
 from tracking.runs import digest
@@ -33,29 +35,34 @@ FAILURES_TRACED = 100
 class Setup:
     """How the pipelines of a run are treated: what its rows stand under."""
 
-    endpoint: Endpoint
+    endpoint: Endpoint | None
+    """None: the rules decide, and nothing is asked."""
     variant: PromptVariant
     policy: Policy
-    guardrails: GuardrailMode = GuardrailMode.ENFORCE
     deadline_ms: float | None = None
     timeout_s: float = 120.0
     max_retries: int = 2
     concurrency: int = 16
-    """Pipelines at a time; each asks for three answers."""
-    client: ClientKind = "lean"
+    """Pipelines at a time; each asks one question or more for every specialist."""
     trace: TraceMode = TraceMode.AUTO
 
     def condition(self) -> dict[str, object]:
         """What every output stands under; `simulated` tells that no model wrote the answers."""
+        rules = {
+            "policy": self.policy.name,
+            "policy_digest": digest(self.policy.model_dump_json()),
+            "actions_digest": digest("".join(a.model_dump_json() for one in specialists() for a in one.catalogue)),
+        }
+        if self.endpoint is None:
+            return {"by": "rules", "simulated": False, **rules}
         return {
+            "by": "model",
             "endpoint": self.endpoint.base_url,
             "model": self.endpoint.model,
             "simulated": self.endpoint.simulated,
             "prompt": f"{self.variant.name} v{self.variant.version}",
             "prompt_digest": digest(self.variant.model_dump_json()),
-            "policy": self.policy.name,
-            "policy_digest": digest(self.policy.model_dump_json()),
-            "guardrails": self.guardrails.value,
+            **rules,
             "deadline_ms": self.deadline_ms,
         }
 
@@ -75,43 +82,37 @@ class Outcome:
     """Failed pipelines of a long run beyond FAILURES_TRACED; their rows are all there is."""
 
 
-async def ask_all(
-    setup: Setup,
-    entries: Iterable[Entry],
-    on_ended: OnEnded,
-    *,
-    small: bool,
-    earlier_trace: Callable[[Entry], str | None] = lambda _entry: None,
-) -> Outcome:
+async def decide_all(setup: Setup, entries: Iterable[Entry], on_ended: OnEnded, *, small: bool) -> Outcome:
     """Every entry gets its report, which on_ended is given as soon as it is ready and traced.
 
-    small: a run whose every pipeline is worth a trace under TraceMode.AUTO. earlier_trace: the trace of an earlier run
-    in which the same pipeline waits, and which its new report replaces.
+    small: a run whose every pipeline is worth a trace under TraceMode.AUTO.
     """
-    tally, traces = Tally(), _Traces(setup, earlier_trace, small=small)
+    tally, traces = Tally(), _Traces(setup, small=small)
 
     async def ended(number: int, entry: Entry, report: PipelineReport) -> None:
         report = await traces.traced(entry, report)
         tally.add(report)
         on_ended(number, entry, report)
 
-    client = make_client(
-        setup.endpoint,
-        setup.client,
-        timeout_s=setup.timeout_s,
-        max_retries=setup.max_retries,
-        concurrency=setup.concurrency * len(Stage),
-    )
     try:
         if not small and setup.trace is not TraceMode.NONE:
             await traces.open()  # a store that is not there is told before hours of work
-        async with client:
+        async with AsyncExitStack() as stack:
+            client = None
+            if setup.endpoint:
+                client = await stack.enter_async_context(
+                    make_client(
+                        setup.endpoint,
+                        timeout_s=setup.timeout_s,
+                        max_retries=setup.max_retries,
+                        concurrency=setup.concurrency * len(stages()),
+                    )
+                )
             orchestrator = AgenticDataOrchestrator(
                 client,
-                setup.endpoint.model,
+                setup.endpoint.model if setup.endpoint else None,
                 setup.variant,
                 setup.policy,
-                guardrails=setup.guardrails,
                 deadline_s=None if setup.deadline_ms is None else setup.deadline_ms / 1000,
                 reports_kept=0,  # each is handed on; keeping them would cost memory in a long run
             )
@@ -122,16 +123,18 @@ async def ask_all(
 
 
 class _Traces:
-    """Writes the traces that are wanted, one at a time beside the event loop."""
+    """Writes the traces that are wanted, one at a time beside the event loop, and takes off the list of what waits
+    those of pipelines that have been decided anew."""
 
-    def __init__(self, setup: Setup, earlier_trace: Callable[[Entry], str | None], *, small: bool) -> None:
+    def __init__(self, setup: Setup, *, small: bool) -> None:
         self.setup = setup
-        self.earlier_trace = earlier_trace
         self.small = small
         self.problem: str | None = None
         self.failures_untraced = 0
         self._failures = 0
         self._log: TraceLog | None = None
+        self._waiting: dict[str, list[str]] = {}
+        """By pipeline, the traces of earlier runs that wait for a person; read once, when the run begins to write."""
         self._thread = ThreadPoolExecutor(1, "traces")
 
     async def open(self) -> None:
@@ -139,19 +142,18 @@ class _Traces:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._opened)
 
     async def traced(self, entry: Entry, report: PipelineReport) -> PipelineReport:
-        """The report with its trace's id, if it is to have one; an earlier trace of the pipeline waits no longer."""
+        """The report with its trace's id, if it is to have one."""
         if self.problem or self.setup.trace is TraceMode.NONE:
             return report
         wanted = wants_trace(report, self.setup.trace, batch=not self.small)
         if wanted and self._is_one_failure_too_many(report):
             self.failures_untraced += 1
             wanted = False
-        earlier = self.earlier_trace(entry)
-        if not wanted and not earlier:
+        if not wanted and report.pipeline_id not in self._waiting:
             return report
         try:
             loop = asyncio.get_running_loop()
-            trace_id = await loop.run_in_executor(self._thread, self._write, entry, report, wanted, earlier)
+            trace_id = await loop.run_in_executor(self._thread, self._write, entry, report, wanted)
         except PlumblineError as error:
             # The answers were paid for: the run goes on, and tells at its end what its traces lack.
             self.problem = str(error)
@@ -166,27 +168,33 @@ class _Traces:
 
     def _opened(self) -> TraceLog:
         if self._log is None:
-            self._log = TraceLog(EXPERIMENT)
+            log = TraceLog(EXPERIMENT)
+            simulated = self.setup.endpoint is not None and self.setup.endpoint.simulated
+            self._waiting = waiting_traces(log, simulated_only=simulated)
+            self._log = log
         return self._log
 
-    def _write(self, entry: Entry, report: PipelineReport, wanted: bool, earlier: str | None) -> str | None:
+    def _write(self, entry: Entry, report: PipelineReport, wanted: bool) -> str | None:
         log, trace_id = self._opened(), None
         if wanted:
             spec = entry.spec if isinstance(entry, ReadPipeline) else None
             trace_id = log.write(trace_of(report, spec, self._messages(entry, report), self.setup.condition()))
-        if earlier:
-            replace(log, earlier)
+        if report.status == "completed" or (trace_id and report.requires_approval):
+            for earlier in self._waiting.pop(report.pipeline_id, []):
+                replace(log, earlier)
         return trace_id
 
-    def _messages(self, entry: Entry, report: PipelineReport) -> Mapping[Stage, list[dict[str, Any]]]:
+    def _messages(self, entry: Entry, report: PipelineReport) -> Mapping[str, list[dict[str, Any]]]:
         """What was asked, rendered once more: keeping every prompt until its report is ready would cost memory."""
-        if not isinstance(entry, ReadPipeline) or not report.stages:
+        endpoint = self.setup.endpoint
+        if endpoint is None or not isinstance(entry, ReadPipeline) or not report.stages:
             return {}
-        labels = {Stage.INGESTION: None, Stage.QUALITY: report.severity, Stage.INFRASTRUCTURE: report.priority}
-        variant, model = self.setup.variant, self.setup.endpoint.model
+        labels = labels_for(entry.spec, self.setup.policy)
         return {
-            stage: stage_request(stage, entry.spec, variant, labels, model).body["messages"]
-            for stage, told in zip(Stage, report.stages, strict=True)
+            told.stage: stage_request(told.stage, entry.spec, self.setup.variant, labels, endpoint.model).body[
+                "messages"
+            ]
+            for told in report.stages
             if told.error_class is not ErrorClass.BAD_INPUT
         }
 

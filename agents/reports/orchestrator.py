@@ -1,32 +1,34 @@
-"""The orchestrator: local rules give the labels, three agents answer at once, every pipeline gets its report."""
+"""The orchestrator: local rules give the labels, all specialists decide at once, every pipeline gets its report."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
-from agents.asking.client import ChatClient
-from agents.asking.reply import AgentError, Reply
-from agents.asking.requests import Labels, labels_for
+from agents.asking.endpoint.client import ChatClient
+from agents.asking.endpoint.reply import AgentError, Reply
 from agents.asking.variant import PromptVariant
 from agents.deciding.agent import (
-    ANSWER_CHARACTERS,
     Answer,
     DataIngestionAgent,
     DataQualityAgent,
+    Decider,
     InfrastructureOptimizationAgent,
+    LightweightLLMAgent,
 )
-from agents.destructive import destructive
+from agents.deciding.approval import approval_reasons
+from agents.deciding.rules_agent import RulesAgent
 from agents.facts.pipeline_files import Entry, InvalidPipeline
 from agents.facts.spec import PipelineSpec
-from agents.guardrails import GuardrailMode
-from agents.labels.policy import DEFAULT_POLICY, Policy, load_policy
-from agents.schema import PipelineReport, Stage, StageReport
+from agents.labels.policy import DEFAULT_POLICY, Policy, ask_below_for, load_policy, policy_for
+from agents.reports.report import PipelineReport, StageReport
+from agents.specialists.registry import Labels, labels_for, specialist_of, specialists, stages
+from agents.specialists.wording import actions_in_words, choice_in_words
 from common.console import BadInput
 
 OnReport = Callable[[int, Entry, PipelineReport], Awaitable[None]]
@@ -35,78 +37,78 @@ OnReport = Callable[[int, Entry, PipelineReport], Awaitable[None]]
 REPORTS_KEPT = 10_000
 """Reports an orchestrator remembers for its summary unless told otherwise: the newest."""
 
-SUMMARY_COLUMNS = [
-    "Pipeline ID",
-    "Start Time",
-    "Status",
-    "Stages Completed",
-    "Severity",
-    "Priority",
-    "From Rules",
-    "Needs Approval",
-    "Error",
-]
+ANSWER_CHARACTERS = 16_000
+"""Of an answer that cannot be used, how much is kept: a decision has some 150."""
+
+_AGENTS = {agent.stage: agent for agent in (DataIngestionAgent, DataQualityAgent, InfrastructureOptimizationAgent)}
 
 
 class AgenticDataOrchestrator:
-    """Runs pipelines through the three agents, which share one client and so one endpoint."""
+    """Runs pipelines through all specialists, which share one client and one endpoint, or through the rules alone."""
 
     def __init__(
         self,
-        client: ChatClient,
-        model: str,
+        client: ChatClient | None,
+        model: str | None,
         prompt: PromptVariant | None = None,
         policy: Policy | None = None,
         *,
-        guardrails: GuardrailMode = GuardrailMode.ENFORCE,
         deadline_s: float | None = None,
         reports_kept: int = REPORTS_KEPT,
     ) -> None:
+        """client, model: None for both lets the rules decide, without an endpoint."""
         self.policy = policy or load_policy(DEFAULT_POLICY)
         self.deadline_s = deadline_s
-        self.ingestion = DataIngestionAgent(client, model, prompt, self.policy, guardrails)
-        self.quality = DataQualityAgent(client, model, prompt, self.policy, guardrails)
-        self.infrastructure = InfrastructureOptimizationAgent(client, model, prompt, self.policy, guardrails)
+        self.deciders = {stage: self._decider(stage, client, model, prompt) for stage in stages()}
         self.reports: deque[PipelineReport] = deque(maxlen=reports_kept)
 
+    def _decider(
+        self, stage: str, client: ChatClient | None, model: str | None, prompt: PromptVariant | None
+    ) -> Decider:
+        if client is None or model is None:
+            return RulesAgent(self.policy, stage)
+        return _AGENTS.get(stage, LightweightLLMAgent)(client, model, prompt, self.policy, stage=stage)
+
     async def process_data_pipeline(self, spec: PipelineSpec, where: str | None = None) -> PipelineReport:
-        """Label one pipeline by the rules and ask all three agents concurrently.
+        """Label one pipeline by the rules and have all specialists decide concurrently.
 
         Never raises for what the input, an agent or the endpoint does: a stage that failed is a row with its error.
-        What the model has not answered within deadline_s comes from the rules.
+        What the model has not answered within deadline_s the rules decide.
         """
         start_time = datetime.now(UTC)
         try:
             labels = labels_for(spec, self.policy)
+            ask_below = ask_below_for(self.policy, policy_for(spec, self.policy))
         except BadInput as error:
             refused = InvalidPipeline(spec.id, where or spec.id, f"{where or spec.id}: {error}")
             return self._kept(invalid_report(refused))
-        stages = await self._stages(spec, labels)
-        failed = [stage for stage in stages if stage.status == "failed"]
-        reasons = approval_reasons(labels, stages)
+        done = await self._stages(spec, labels)
+        failed = [stage for stage in done if stage.status == "failed"]
+        decisions = [(stage.stage, stage.decision) for stage in done if stage.decision]
+        reasons = approval_reasons(labels, decisions, ask_below)
         report = PipelineReport(
             pipeline_id=spec.id,
             where=where,
             start_time=start_time,
             end_time=datetime.now(UTC),
-            status="completed" if not failed else "partial" if len(failed) < len(stages) else "failed",
-            severity=labels[Stage.QUALITY],
-            priority=labels[Stage.INFRASTRUCTURE],
-            stages=stages,
-            requires_approval=bool(reasons),
+            status="completed" if not failed else "partial" if len(failed) < len(done) else "failed",
+            labels={label.kind: label for label in labels.values() if label},
+            stages=done,
+            # Where nothing was decided there is nothing to approve, however grave the label.
+            requires_approval=bool(reasons and decisions),
             approval_reasons=tuple(reasons),
             error="; ".join(f"{stage.stage}: {stage.error}" for stage in failed) or None,
         )
         return self._kept(report)
 
     async def _stages(self, spec: PipelineSpec, labels: Labels) -> tuple[StageReport, ...]:
-        """All three agents at once, in the order of their stages."""
+        """All specialists at once, in their order."""
         until_s = None if self.deadline_s is None else asyncio.get_running_loop().time() + self.deadline_s
-        return await asyncio.gather(
-            _stage(Stage.INGESTION, self.ingestion.analyze_data_source(spec, labels, until_s=until_s)),
-            _stage(Stage.QUALITY, self.quality.assess_quality(spec, labels, until_s=until_s)),
-            _stage(Stage.INFRASTRUCTURE, self.infrastructure.optimize_infrastructure(spec, labels, until_s=until_s)),
+        deciding = (
+            _stage(stage, spec, labels, decider.decide(spec, labels, until_s=until_s))
+            for stage, decider in self.deciders.items()
         )
+        return tuple(await asyncio.gather(*deciding))
 
     async def process_each(self, entries: Iterable[Entry], on_report: OnReport, *, concurrency: int = 16) -> None:
         """Run a stream of pipelines, at most `concurrency` at a time; on_report gets each entry's report when ready.
@@ -149,44 +151,31 @@ class AgenticDataOrchestrator:
         return report
 
 
-def approval_reasons(labels: Labels, stages: Iterable[StageReport]) -> list[str]:
-    """Why a person has to decide: a CRITICAL priority, a HIGH severity, or an action that cannot be undone.
-
-    Where a label is UNKNOWN, the worst that is known counts.
-    """
-    reasons = []
-    if (severity := labels[Stage.QUALITY]) and severity.worst_known == "HIGH":
-        reasons.append(f"severity {severity.worst_known}")
-    if (priority := labels[Stage.INFRASTRUCTURE]) and priority.worst_known == "CRITICAL":
-        reasons.append(f"priority {priority.worst_known}")
-    for stage in stages:
-        if stage.recommendation and (words := destructive(stage.recommendation)):
-            reasons.append(f"{stage.stage}: cannot be undone: {words!r}")
-    return reasons
-
-
 def summary(reports: Iterable[PipelineReport]) -> pd.DataFrame:
-    """One row per report: Pipeline ID, Start Time, Status, Stages Completed, Severity, Priority, From Rules,
-    Needs Approval, Error.
+    """One row per report: Pipeline ID, Start Time, Status, Stages Completed, a column for each kind of label,
+    From Rules, Unlike Rules, Needs Approval, Error.
 
-    From Rules counts the stages whose recommendation is the rules' and not the model's. A pipeline whose input was
-    refused has the labels UNKNOWN: nothing is known of it.
+    From Rules counts the stages that the rules decided, Unlike Rules those where a model decided otherwise than they
+    would have. A pipeline whose input was refused has the labels UNKNOWN: nothing is known of it.
     """
+    kinds = [one.label.kind for one in specialists() if one.label]
+    columns = [
+        *("Pipeline ID", "Start Time", "Status", "Stages Completed"),
+        *(kind.title() for kind in kinds),
+        *("From Rules", "Unlike Rules", "Needs Approval", "Error"),
+    ]
     rows = [
-        {
-            "Pipeline ID": report.pipeline_id,
-            "Start Time": report.start_time,
-            "Status": report.status,
-            "Stages Completed": report.stages_completed,
-            "Severity": report.severity.value if report.severity else "UNKNOWN",
-            "Priority": report.priority.value if report.priority else "UNKNOWN",
-            "From Rules": sum(stage.source == "fallback" for stage in report.stages),
-            "Needs Approval": "yes" if report.requires_approval else "no",
-            "Error": report.error or "",
-        }
+        [
+            *(report.pipeline_id, report.start_time, report.status, report.stages_completed),
+            *(report.labels[kind].value if kind in report.labels else "UNKNOWN" for kind in kinds),
+            sum(stage.decision is not None and stage.decision.by == "rules" for stage in report.stages),
+            sum(stage.differs for stage in report.stages),
+            "yes" if report.requires_approval else "no",
+            report.error or "",
+        ]
         for report in reports
     ]
-    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def invalid_report(entry: InvalidPipeline) -> PipelineReport:
@@ -202,35 +191,59 @@ def invalid_report(entry: InvalidPipeline) -> PipelineReport:
     )
 
 
-async def _stage(stage: Stage, asked: Awaitable[Answer]) -> StageReport:
+async def _stage(stage: str, spec: PipelineSpec, labels: Labels, deciding: Awaitable[Answer]) -> StageReport:
     try:
-        answer = await asked
+        answer = await deciding
     except AgentError as error:
-        reply = error.reply
+        replies: tuple[Reply, ...] = (error.reply,) if error.reply else ()
         return StageReport(
             stage=stage,
             status="failed",
             error=str(error),
             error_class=error.error_class,
-            answer=reply.text[:ANSWER_CHARACTERS] if reply else None,
-            **_cost(reply),
+            answer=_words(replies),
+            **_cost(replies),
         )
-    failure = answer.error
+    came = answer.model
+    last_words = answer.error.reply if answer.error else None
+    replies = came.replies if came else tuple(filter(None, [last_words]))
     return StageReport(
         stage=stage,
         status="completed",
-        source="fallback" if answer.because else "model",
-        fallback_because=answer.because,
-        recommendation=answer.recommendation,
-        violations=answer.violations,
-        rejected=answer.rejected,
-        error=str(failure) if failure else None,
-        error_class=failure.error_class if failure else None,
-        **_cost(answer.reply),
+        decision=answer.decision,
+        told=_told(stage, answer, spec, labels),
+        rules=answer.rules,
+        because=answer.because,
+        model=came.decision if came and answer.because else None,
+        problem=answer.problem,
+        note_dropped=came.note_dropped if came else None,
+        error=str(answer.error) if answer.error else None,
+        error_class=answer.error.error_class if answer.error else None,
+        answer=_words(replies) if answer.because in {"unusable", "endpoint"} else None,
+        **_cost(replies),
     )
 
 
-def _cost(reply: Reply | None) -> dict[str, Any]:
-    if reply is None:
+def _told(stage: str, answer: Answer, spec: PipelineSpec, labels: Labels) -> tuple[str, ...]:
+    specialist = specialist_of(stage)
+    return (
+        choice_in_words(specialist, answer.decision.choice.id),
+        *actions_in_words(specialist, answer.decision, spec, labels[stage]),
+    )
+
+
+def _words(replies: Iterable[Reply]) -> str | None:
+    return "\n".join(reply.text for reply in replies)[:ANSWER_CHARACTERS] or None
+
+
+def _cost(replies: Sequence[Reply]) -> dict[str, Any]:
+    """Tokens and seconds over all requests of a stage; None where one of them does not say."""
+    if not replies:
         return {}
-    return reply.model_dump(include={"prompt_tokens", "output_tokens", "latency_s"})
+    counts = {
+        name: None if None in values else sum(value for value in values if value is not None)
+        for name in ("prompt_tokens", "cached_tokens", "output_tokens")
+        for values in [[getattr(reply, name) for reply in replies]]
+    }
+    # The questions of a stage are asked at once.
+    return {**counts, "latency_s": max(reply.latency_s for reply in replies)}

@@ -1,6 +1,6 @@
 """The rows of a run on disk: one JSON line per pipeline, written when its report is ready, and how a run goes on.
 
-Each row stands under the run's condition (model, prompt, policy, guardrails) and names its input by a digest, so that
+Each row stands under the run's condition (model, prompt, policy) and names its input by a digest, so that
 `--resume` repeats nothing that was answered, asks again what failed or changed since, and never mixes two conditions
 in one file. What is handed over is with the operating system before the next pipeline starts: killing the process
 loses at most the line it was writing, which the next `--resume` removes.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from agents.facts.pipeline_files import Entry, PipelineFiles, ReadPipeline
-from agents.schema import PipelineReport
+from agents.reports.report import PipelineReport
 from common.console import BadInput, CannotJudge, shorten
 
 Condition = Mapping[str, object]
@@ -91,22 +91,17 @@ class Unfinished:
         """Rows that need not be asked again, by status."""
         self._todo = sqlite3.connect("")  # SQLite's name for a private file that it removes itself
         self._todo.execute("create table todo (digest text primary key, times integer) without rowid")
-        self._todo.execute("create table pipelines (id text primary key, trace text) without rowid")
+        self._todo.execute("create table pipelines (id text primary key) without rowid")
         for entry in entries:
             # Refused entries may be alike: three broken ones on one line.
             more = "insert into todo values (?, 1) on conflict (digest) do update set times = times + 1"
             self._todo.execute(more, (input_digest(entry),))
-            self._todo.execute("insert or ignore into pipelines values (?, null)", (_id_of(entry),))
+            self._todo.execute("insert or ignore into pipelines values (?)", (_id_of(entry),))
         self.rows = self._answered_rows() if self.path.is_file() else RowFile(self.path, condition)
 
     def __iter__(self) -> Iterator[Entry]:
         """The entries that have no answer yet; may be iterated once."""
         return (entry for entry in self.entries if self._take(input_digest(entry)))
-
-    def earlier_trace(self, entry: Entry) -> str | None:
-        """The trace of a row that this entry's new one replaces."""
-        found = self._todo.execute("select trace from pipelines where id = ?", (_id_of(entry),)).fetchone()
-        return found[0] if found else None
 
     @property
     def count(self) -> int:
@@ -144,8 +139,7 @@ class Unfinished:
         if self._is_final(row) and self._take(row["input"]):
             self.kept[row["status"]] += 1
             return True
-        noted = "update pipelines set trace = ? where id = ?"
-        known = self._todo.execute(noted, (row.get("trace_id"), row["pipeline_id"])).rowcount
+        known = self._todo.execute("select 1 from pipelines where id = ?", (row["pipeline_id"],)).fetchone()
         if not known and not _is_refused(row):
             name = shorten(str(row["pipeline_id"]), 80)
             raise BadInput(
@@ -157,7 +151,7 @@ class Unfinished:
     def _is_final(self, row: Mapping[str, Any]) -> bool:
         if _is_refused(row):
             return True
-        failed = any(stage.get("fallback_because") == "endpoint" for stage in row.get("stages", ()))
+        failed = any(stage.get("because") == "endpoint" for stage in row.get("stages", ()))
         undecidable = self.traces_wanted and row.get("requires_approval") and not row.get("trace_id")
         return row["status"] == "completed" and not failed and not undecidable
 

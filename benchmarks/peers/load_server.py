@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.peers.load_figures import ServerSaw
 from common.console import CannotJudge
-from load_tests.scrape import parse_metrics
+from load_tests.scrape import MetricsPage
 from serving.simulator import SimulatorSettings, serve
 from serving.simulator_request import ChatRequest
 
@@ -42,10 +41,7 @@ class LoadServer:
 
     def totals(self) -> tuple[float, float]:
         """First tokens sent so far, and the seconds to them together."""
-        # This machine is never behind a proxy, whatever the environment says.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(self.base_url.removesuffix("/v1") + "/metrics", timeout=_TIMEOUT_S) as page:
-            ttft = parse_metrics(page.read().decode("utf8"), time.time(), buckets=False).histograms.get("ttft")
+        ttft = MetricsPage(self.base_url).read(buckets=False).histograms.get("ttft")
         return (ttft.count, ttft.sum_s) if ttft else (0.0, 0.0)
 
     def saw(self, before: tuple[float, float]) -> ServerSaw:

@@ -10,12 +10,15 @@ import yaml
 from benchmarks.peers.work import done, job
 
 _AT_ONCE = 128
+PROMPT = {"name": "peers", "version": 1, "description": "One system and one user message.", "ask": "write"}
+"""The product's own words without worked examples, which lm-eval could not ask."""
 
 
 def main() -> None:
     """Write the suite and run the command; the lines of scores.jsonl are what was scored."""
     work = job()
     suite, out = work.folder / "suite.yaml", work.folder / "run"
+    (work.folder / "prompt.yaml").write_text(yaml.safe_dump(PROMPT), "utf8")
     suite.write_text(yaml.safe_dump(suite_of(cases_beside(work.rows))), "utf8")
     from evals.__main__ import app
 
@@ -32,7 +35,7 @@ def cases_beside(rows: Path) -> Path:
 
 def suite_of(cases: Path) -> dict[str, object]:
     """One variant, so that every case is asked once, as the peers ask it."""
-    return {"name": "peers", "prompts": ["grounded"], "cases": {"file": str(cases)}, "concurrency": _AT_ONCE}
+    return {"name": "peers", "prompts": ["prompt.yaml"], "cases": {"file": str(cases)}, "concurrency": _AT_ONCE}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole way on the real vLLM: start, recommend, evaluate, load, stop. One server serves all of these tests.
+"""The whole way on the real vLLM: start, decide, evaluate, load, stop. One server serves all of these tests.
 
 They run in the order of this file: the last one stops the server.
 """
@@ -19,10 +19,9 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from agents.asking.client import ClientKind
 from serving.endpoint import Endpoint
 from serving.vllm_server import healthy
-from tests.agents.client_contract import check_contract
+from tests.agents.asking.reader_contract import check_reader_contract
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -82,50 +81,50 @@ def test_the_started_server_is_up_and_serves_the_default_model_on_loopback(engin
     assert healthy(status["base_url"].removesuffix("/v1"))
 
 
-def test_the_example_pipelines_get_labels_with_reasons_and_three_recommendations(engine: Engine) -> None:
+def test_the_example_pipelines_get_labels_and_a_decision_of_the_model_beside_the_rules(engine: Engine) -> None:
     document = json.loads(engine.run("agents", "run", "examples/pipelines.yaml", "--json").stdout)
     assert document["simulated"] is False
-    labels = [(one["severity"]["value"], one["priority"]["value"]) for one in document["pipelines"]]
+    labels = [(one["labels"]["severity"]["value"], one["labels"]["priority"]["value"]) for one in document["pipelines"]]
     assert labels == [("LOW", "HIGH"), ("LOW", "NORMAL")]
     for pipeline in document["pipelines"]:
         assert pipeline["status"] == "completed"
         assert pipeline["trace_id"]
-        assert all(rule["reason"] for label in ("severity", "priority") for rule in pipeline[label]["rules"])
         assert [stage["stage"] for stage in pipeline["stages"]] == ["ingestion", "quality", "infrastructure"]
         for stage in pipeline["stages"]:
-            assert stage["recommendation"]["summary"]
-            assert len(stage["recommendation"]["actions"]) == 2
-            assert stage["output_tokens"] > 0
-            assert stage["prompt_tokens"] > 0
-            assert stage["latency_s"] > 0
+            decision = stage["decision"]
+            assert (decision["by"], stage["because"], stage["rules"]["by"]) == ("model", None, "rules")
+            assert decision["reading"]["source"] == "after the mask"
+            assert all(0 < one["probability"] <= 1 for one in (decision["choice"], *decision["actions"]))
+            assert len(stage["told"]) == 1 + len(decision["actions"])
+            assert min(stage["output_tokens"], stage["prompt_tokens"], stage["latency_s"]) > 0
 
 
-@pytest.mark.parametrize("kind", ["lean", "openai"])
-def test_both_clients_keep_their_contract_on_the_engine(engine: Engine, kind: ClientKind) -> None:
-    check_contract(Endpoint(engine.status()["base_url"], engine.status()["model"], SecretStr("EMPTY")), kind)
+def test_letters_are_read_from_the_engine_as_everywhere(engine: Engine) -> None:
+    check_reader_contract(Endpoint(engine.status()["base_url"], engine.status()["model"], SecretStr("EMPTY")))
 
 
-def test_an_answer_cut_by_max_tokens_is_a_failed_stage_that_says_so(engine: Engine) -> None:
+def test_an_answer_cut_by_max_tokens_is_no_decision_and_the_rules_decide(engine: Engine) -> None:
     short = engine.folder / "short.yaml"
-    text = (REPOSITORY / "agents" / "prompts" / "plain.yaml").read_text("utf8")
-    short.write_text(text.replace("sampling:\n", "sampling:\n  max_tokens: 5\n").replace("name: plain", "name: short"))
-    arguments = ["run", "examples/pipelines.yaml", "--prompt", str(short), "--guardrails", "off", "--json"]
-    document = json.loads(engine.run("agents", *arguments, expect=3).stdout)
-    assert document["pipelines_in"] == sum(document["pipelines_out"].values()) == 2
-    assert "cut off at 5 tokens" in document["pipelines"][0]["stages"][0]["error"]
+    short.write_text("name: short\nversion: 1\ndescription: cut off\nask: write\nsampling: {max_tokens: 5}\n")
+    arguments = ["run", "examples/pipelines.yaml", "--prompt", str(short), "--json"]
+    document = json.loads(engine.run("agents", *arguments).stdout)
+    stage = document["pipelines"][0]["stages"][0]
+    assert (stage["decision"]["by"], stage["because"]) == ("rules", "unusable")
+    assert "cut off" in stage["problem"]
+    assert stage["answer"]
 
 
 def test_a_suite_is_scored_and_logged_with_one_run_per_prompt(engine: Engine) -> None:
     suite = engine.folder / "suite.yaml"
-    suite.write_text("name: engine\nprompts: [plain, grounded]\ncases: {count: 4, seed: 1}\nconcurrency: 8\n")
+    suite.write_text("name: engine\nprompts: [write, read]\ncases: {count: 4, seed: 1}\nconcurrency: 8\n")
     arguments = ["run", str(suite), "--json", "--out", str(engine.folder / "evals")]
     document = json.loads(engine.run("evals", *arguments).stdout)
     assert document["simulated"] is False
-    assert [variant["prompt"] for variant in document["variants"]] == ["plain", "grounded"]
+    assert [variant["prompt"] for variant in document["variants"]] == ["write", "read"]
     assert len({variant["mlflow_run_id"] for variant in document["variants"]}) == 2
     for variant in document["results"]["variants"]:
         assert (variant["asked"], variant["scored"], variant["errored"]) == (4, 4, 0)
-        assert variant["scores"]["schema_valid"]["n"] == 4
+        assert variant["scores"]["decided"]["n"] == 4
     assert len((engine.folder / "evals" / "samples.jsonl").read_text("utf8").splitlines()) == 8
 
 

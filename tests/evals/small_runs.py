@@ -20,7 +20,7 @@ CASES = 6
 
 def write_suite(path: Path, **keys: Any) -> Path:
     """A suite of two prompts on six cases; `keys` replace or add."""
-    suite = {"name": "small", "prompts": ["plain", "grounded"], "cases": {"count": CASES, "seed": 3}, **keys}
+    suite = {"name": "small", "prompts": ["write", "read"], "cases": {"count": CASES, "seed": 3}, **keys}
     path.write_text(yaml.safe_dump(suite))
     return path
 

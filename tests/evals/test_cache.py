@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents.asking.reply import Reply
+from agents.asking.endpoint.reply import Reply, TokenLogprob
 from common.console import BadInput
 from evals.cache import AnswerCache, request_digest
 from evals.variant import ServedModel
@@ -55,6 +57,20 @@ def test_another_request_is_another_row(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize("change", [{"name": "large"}, {"model": "n"}, {"simulated": True}])
 def test_another_model_is_another_row(change: dict[str, Any]) -> None:
     assert request_digest(MODEL.model_copy(update=change), BODY, 0) != request_digest(MODEL, BODY, 0)
+
+
+def test_another_route_is_another_row() -> None:
+    assert request_digest(MODEL, BODY, 0, "decisions") != request_digest(MODEL, BODY, 0)
+
+
+def test_log_probs_come_back_to_the_last_digit(path: Path) -> None:
+    """What `read` rests on: a decision from the cache is the decision that was read."""
+    token = TokenLogprob("token_id:32", -0.12345678901234567, 1, (("token_id:33", -9.75), ("token_id:34", -1e300)))
+    with AnswerCache(path) as cache:
+        cache.put("a", REPLY.model_copy(update={"logprobs": (token,)}))
+    with AnswerCache(path) as cache:
+        assert (found := cache.get("a")) is not None
+        assert found.logprobs == (token,)
 
 
 def test_another_repeat_is_another_row_and_another_address_is_not() -> None:
@@ -111,19 +127,37 @@ def test_another_programs_database_is_told_and_left_alone(tmp_path: Path) -> Non
         AnswerCache(path)
 
 
+@pytest.mark.parametrize("prompt", ["write", "read_prior", "reason"])
 def test_a_second_run_asks_nothing_and_gets_the_same_answers(
-    tmp_path: Path, path: Path, start_simulator: Start
+    tmp_path: Path, path: Path, start_simulator: Start, prompt: str
 ) -> None:
     url = start_simulator(**FAST)
-    first = new_run(tmp_path / "a", url, repeats=2)
+    # One at a time: else either repeat may be the first to ask for a prior, which is asked once for both.
+    how = {"prompts": [prompt], "repeats": 2, "concurrency": 1}
+    first, second = (new_run(tmp_path / name, url, **how) for name in ("a", "b"))
     with AnswerCache(path) as cache:
         ask_all(first, cache=cache)
-        assert cache.hits == 0  # the repeats of a sample are no copies of one another
-    second = new_run(tmp_path / "b", url, repeats=2)
+    before = received(url)
     with AnswerCache(path) as cache:
         ask_all(second, cache=cache)
-        assert cache.hits == 2 * 2 * CASES
+        assert cache.hits >= 2 * CASES
+    assert received(url) == before
     was, now = ({row["index"]: row for row in rows(run)} for run in (first, second))
+    assert {index: row["decision"] for index, row in now.items()} == {
+        index: row["decision"] for index, row in was.items()
+    }
     for index, row in now.items():
-        assert row["replies"][0] == {**was[index]["replies"][0], "tries": 0}
         assert row["request"] == was[index]["request"]
+        assert row["replies"] == [{**reply, "tries": 0} for reply in was[index]["replies"]]
+
+
+def test_repeats_are_no_copies_of_one_another(tmp_path: Path, path: Path, start_simulator: Start) -> None:
+    run = new_run(tmp_path, start_simulator(**FAST), prompts=["write"], repeats=3)
+    with AnswerCache(path) as cache:
+        ask_all(run, cache=cache)
+        assert cache.hits == 0
+
+
+def received(url: str) -> int:
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/plumbline/requests") as answer:
+        return int(json.load(answer)["received"])

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.asking.requests import labels_for
 from agents.labels.policy import load_policy
-from agents.schema import Stage
+from agents.specialists.registry import labels_for, stages
 from common.console import BadInput
 from evals.case import CURATED, Case, curated_cases, dump_cases, load_cases
 from evals.generate import ROUND, generate
@@ -34,7 +33,7 @@ def test_the_curated_cases_hold_every_row_stage_and_difficulty() -> None:
 def test_the_curated_cases_hold_near_misses_of_every_stage() -> None:
     pairs = Counter(case.stage for case in curated_cases() if case.pair)
     assert sum(pairs.values()) >= 2 * 12
-    assert set(pairs) == set(Stage)
+    assert set(pairs) == set(stages())
 
 
 def test_each_curated_case_is_described_in_its_own_words_except_for_its_near_miss() -> None:
@@ -92,8 +91,8 @@ def changed(**changes: object) -> str:
         ("\n\n", ": holds no case"),
         (f"{LINE}\n\n{LINE}\n", ":3: id: 'r01-0000' stands in line 1 too; ids must differ"),
         (f"{LINE}\n{{\n", ":2: entry: found '{'; invalid JSON: "),
-        (f"{LINE}\n{changed(row=99)}\n", ":2: row: found 99; input should be less than or equal to 34"),
-        (f"{LINE}\n{changed(stage='cooking')}\n", ":2: stage: found 'cooking'; input should be 'ingestion', 'quality'"),
+        (f"{LINE}\n{changed(row=0)}\n", ":2: row: found 0; input should be greater than or equal to 1"),
+        (f"{LINE}\n{changed(stage='cooking')}\n", ":2: stage: found 'cooking'; allowed: ingestion, quality, infra"),
         (f"{LINE}\n{changed(weight=1)}\n", ":2: unknown key 'weight'; allowed: id, row, family, source, stage, spec,"),
         (f"{LINE}\n{changed(spec={'id': 'a'})}\n", ":2: spec.source: is missing"),
         (f"{LINE}\n{changed(difficulty='odd')}\n", ":2: difficulty: found 'odd'; input should be 'easy', 'medium' or"),
@@ -139,15 +138,42 @@ def test_a_case_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         assert str(refused.value) == f"{path}: {problem}"
 
 
-def test_a_case_needs_neither_modes_nor_points() -> None:
+def test_a_case_of_ones_own_needs_no_key() -> None:
     needed = {"id", "family", "source", "stage", "spec"}
     bare = {key: value for key, value in json.loads(LINE).items() if key in needed}
     case = Case.model_validate_json(json.dumps(bare))
-    assert (case.acceptable_modes, case.required, case.forbidden) == ((), (), ())
+    assert (case.right_choices, case.right_actions, case.harmful_actions) == ((), (), ())
 
 
-def test_a_concept_the_lexicon_does_not_hold_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
-    file = tmp_path / "cases.jsonl"
-    file.write_text(changed(required=["cursor", "telepathy"]) + "\n")
-    with pytest.raises(BadInput, match=r"cases\.jsonl:1: required: concept 'telepathy' is not in lexicon\.yaml"):
-        load_cases(file)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"right_choices": ["carrier_pigeon"]}, "right_choices: found 'carrier_pigeon'; allowed: batch, micro_batch, "),
+        ({"wrong_choices": ["publish"]}, "wrong_choices: found 'publish'; allowed: batch, micro_batch, streaming, "),
+        ({"right_choices": ["cdc"], "wrong_choices": ["cdc"]},
+         "wrong_choices: found 'cdc', which stands in right_choices too"),
+        ({"acceptable_labels": ["HIGH"]}, "acceptable_labels: found 'HIGH'; allowed: none"),
+        ({"right_actions": [["telepathy"]]}, "right_actions: found 'telepathy'; allowed: "),
+        ({"right_actions": [[]]}, "right_actions: found an empty group; allowed: one action or more in each"),
+        ({"right_actions": ["backfill"]}, "right_actions.0: found 'backfill'; input should be a valid "),
+        ({"harmful_actions": ["telepathy"]}, "harmful_actions: found 'telepathy'; allowed: "),
+        ({"required": ["cursor"]}, "unknown key 'required'; allowed: id, row, family, "),
+    ],
+)  # fmt: skip
+def test_a_key_speaks_of_the_specialists_choice_and_catalogue(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "cases.jsonl"
+    key = dict.fromkeys(("right_choices", "wrong_choices", "right_actions", "harmful_actions"))
+    path.write_text(f"{LINE}\n{changed(**{**key, **changes})}\n")
+    with pytest.raises(BadInput) as refused:
+        load_cases(path)
+    assert str(refused.value).startswith(f"{path}:2: {message}")
+
+
+def test_an_action_is_not_right_and_harmful(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    action = json.loads(LINE)["right_actions"][0][0]
+    path.write_text(changed(harmful_actions=[action]))
+    with pytest.raises(BadInput, match=rf":1: harmful_actions: found '{action}', which stands in right_actions too$"):
+        load_cases(path)

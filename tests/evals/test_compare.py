@@ -19,16 +19,16 @@ BAD = every(2, CASES)
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return made_run(tmp_path_factory.mktemp("before"), {"plain": right}, cases=CASES)
+    return made_run(tmp_path_factory.mktemp("before"), {"write": right}, cases=CASES)
 
 
 @pytest.fixture(scope="module")
 def after(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Half of it wrong, two cases fewer, one of its own, and one that says something else under its id."""
-    changed = CASES[2].model_copy(update={"required": ()})
+    changed = CASES[2].model_copy(update={"right_actions": ()})
     own = CASES[3].model_copy(update={"id": "own"})
     cases = [CASES[1], changed, *CASES[3:33], own]
-    return made_run(tmp_path_factory.mktemp("after"), {"grounded": wrong_on(BAD)}, cases=cases)
+    return made_run(tmp_path_factory.mktemp("after"), {"read": wrong_on(BAD)}, cases=cases)
 
 
 def test_only_cases_that_say_the_same_in_both_runs_count_and_the_others_are_told(before: Run, after: Run) -> None:
@@ -45,7 +45,7 @@ def test_only_cases_that_say_the_same_in_both_runs_count_and_the_others_are_told
 
 def test_the_difference_is_b_minus_a_over_the_shared_cases(before: Run, after: Run) -> None:
     compared = compare_runs(before, after)
-    assert compared.pairs == (("plain", "grounded"),)
+    assert compared.pairs == (("write", "read"),)
     headline = next(one for one in compared.comparisons if one.scorer == "headline")
     fell = sum(case.id in BAD for case in CASES[3:33])  # CASES[1] is right in both
     assert headline.n == 31
@@ -56,9 +56,9 @@ def test_the_difference_is_b_minus_a_over_the_shared_cases(before: Run, after: R
 
 
 def test_runs_without_a_common_case_cannot_be_compared(before: Run, tmp_path: Path) -> None:
-    other = made_run(tmp_path, {"plain": right}, cases=generate(3, 99)[:1])
+    other = made_run(tmp_path, {"write": right}, cases=generate(3, 99)[:1])
     renamed = [case.model_copy(update={"id": f"x-{case.id}"}) for case in CASES[:2]]
-    alien = made_run(tmp_path / "alien", {"plain": right}, cases=renamed)
+    alien = made_run(tmp_path / "alien", {"write": right}, cases=renamed)
     for run in (other, alien):
         with pytest.raises(CannotJudge, match="no case in common"):
             shared_cases(before, run)
@@ -78,14 +78,14 @@ def test_a_run_is_named_with_or_without_a_variant(tmp_path: Path) -> None:
     odd = tmp_path / "run#1"
     odd.mkdir()
     assert named_run(str(odd)) == (odd, None)
-    assert named_run(f"{odd}#plain/hot") == (odd, "plain/hot")
+    assert named_run(f"{odd}#write/hot") == (odd, "write/hot")
     assert named_run("runs/one") == (Path("runs/one"), None)
 
 
 def test_the_page_is_written_beside_the_second_run_and_escapes_names(
     before: Run, after: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compare(str(before.folder.path), f"{after.folder.path}#grounded", tmp_path / "page.html", False)
+    compare(str(before.folder.path), f"{after.folder.path}#read", tmp_path / "page.html", False)
     assert (tmp_path / "page.html").read_text() == compare_page(compare_runs(before, after))
     told = capsys.readouterr().err
     assert "headline" in told
@@ -96,19 +96,19 @@ def test_the_page_is_written_beside_the_second_run_and_escapes_names(
 
 
 def test_scores_of_other_scorers_are_not_compared(before: Run, tmp_path: Path) -> None:
-    made_run(tmp_path, {"plain": right}, cases=CASES[:5])
+    made_run(tmp_path, {"write": right}, cases=CASES[:5])
     Run.open(tmp_path)
     scores = tmp_path / "scores.jsonl"
     lines = scores.read_text().splitlines()
     row = json.loads(lines[3])
-    row["scores"]["specific"]["value"] = 0.0
+    row["scores"]["headline"]["value"] = 0.123
     scores.write_text("\n".join([*lines[:3], json.dumps(row), *lines[4:]]) + "\n")
     with pytest.raises(BadInput, match=r"not what the scorers say today of sample 3; score it anew: .*rescore"):
         compare(str(before.folder.path), str(tmp_path), None, False)
 
 
 def test_answers_that_were_never_scored_are_not_compared(before: Run, tmp_path: Path) -> None:
-    made_run(tmp_path, {"plain": right}, cases=CASES[:5])
+    made_run(tmp_path, {"write": right}, cases=CASES[:5])
     (tmp_path / "scores.jsonl").write_text("")
     with pytest.raises(BadInput, match="score it anew"):
         compare(str(before.folder.path), str(tmp_path), None, False)

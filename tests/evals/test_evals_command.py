@@ -65,8 +65,9 @@ def test_a_suite_becomes_a_folder_and_one_mlflow_run_per_variant(
     told = capsys.readouterr()
     document = json.loads(told.out)
     assert (document["simulated"], document["cases"], document["samples"]) == (True, CASES, 2 * CASES)
-    assert [variant["name"] for variant in document["variants"]] == ["plain", "grounded"]
+    assert [variant["name"] for variant in document["variants"]] == ["write", "read"]
     assert document["results"] == json.loads(Path("right/results.json").read_text())
+    assert [one["name"] for one in document["results"]["rules"]] == ["rules"]
     assert Path(document["report"]).is_file()
     assert len(Path("right/samples.jsonl").read_text().splitlines()) == 2 * CASES
     for variant in document["variants"]:
@@ -96,10 +97,10 @@ def test_a_run_prints_its_leaderboard_and_where_the_report_is(
     assert "SIMULATOR" in err
     assert "12 samples asked = 12 scored + 0 errored" in err
     assert "report: a/report.html" in err
-    assert all(name in err for name in ("plain", "grounded"))
+    assert all(name in err for name in ("write", "read", "rules", "does not beat the rules"))
 
 
-def test_a_run_prints_how_often_the_advice_stayed_for_changed_cases(
+def test_a_run_prints_how_often_the_decision_stayed_for_changed_cases(
     start_simulator: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suite = write_suite(Path("suite.yaml"), metamorphic={"relations": ["reorder_keys"], "cases": 3})
@@ -131,7 +132,7 @@ def test_a_dry_run_prints_the_matrix_and_asks_nothing(
     here("run", str(write_suite(Path("suite.yaml"), repeats=3)), "--base-url", start_simulator(), "--dry-run")
     err = capsys.readouterr().err
     assert "36 samples = 2 variants x 6 cases x 3 repeats" in err
-    assert "plain (baseline)" in err
+    assert "write (baseline)" in err
     assert [path.name for path in Path().iterdir()] == ["suite.yaml"]
 
 
@@ -139,8 +140,8 @@ def test_a_dry_run_as_json_is_the_matrix(start_simulator: Start, capsys: pytest.
     suite = str(write_suite(Path("suite.yaml"), repeats=3))
     here("run", suite, "--base-url", start_simulator(), "--dry-run", "--json")
     told = json.loads(capsys.readouterr().out)
-    assert (told["samples"], told["cases"], told["repeats"], told["baseline"]) == (36, 6, 3, "plain")
-    assert [variant["name"] for variant in told["variants"]] == ["plain", "grounded"]
+    assert (told["samples"], told["cases"], told["repeats"], told["baseline"]) == (36, 6, 3, "write")
+    assert [variant["name"] for variant in told["variants"]] == ["write", "read"]
     assert sum(group["cases"] for group in told["groups"]) == 6
 
 
@@ -202,15 +203,19 @@ def test_a_stored_run_is_logged_without_a_call(
     client = MlflowClient(store.uri)
     [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "plumbline-evals"]
     logged = client.search_runs([experiment], "tags.`plumbline.suite` = 'later'")
-    assert sorted(run.data.params["variant"] for run in logged) == ["grounded", "plain"]
+    assert sorted(run.data.params["variant"] for run in logged) == ["read", "write"]
 
 
 @pytest.mark.slow
 def test_a_cache_answers_the_second_run(start_simulator: Start, capsys: pytest.CaptureFixture[str]) -> None:
     url, suite = start_simulator(**FAST), str(write_suite(Path("suite.yaml")))
-    for name, cached in (("a", 0), ("b", 2 * CASES)):
+    cached = []
+    for name in ("a", "b"):
         here("run", suite, "--base-url", url, "--out", name, "--cache", "cache.db", "--no-mlflow", "--json")
-        assert json.loads(capsys.readouterr().out)["answers_from_cache"] == cached
+        cached.append(json.loads(capsys.readouterr().out)["answers_from_cache"])
+    assert cached[0] < cached[1]
+    samples = [json.loads(line) for line in Path("b/samples.jsonl").read_text().splitlines()]
+    assert all(reply["tries"] == 0 for sample in samples for reply in sample["replies"])
     for name in ("scores.jsonl", "results.json", "report.html"):
         assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
 
@@ -282,12 +287,13 @@ def test_a_judge_is_asked_once_and_kept_beside_the_scores(
     start_simulator: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = start_simulator(**FAST)
-    here("run", str(write_suite(Path("suite.yaml"))), "--base-url", url, "--out", "a", "--no-mlflow", "--judge", url)
+    suite = str(write_suite(Path("suite.yaml"), prompts=["write", "write_note"]))
+    here("run", suite, "--base-url", url, "--out", "a", "--no-mlflow", "--judge", url)
     assert "judge plumbline-simulator: SIMULATOR, verdicts are made up" in capsys.readouterr().err
     first = json.loads(Path("a/judge.json").read_text())
-    assert (first["n"], first["reused"]) == (2 * CASES, 0)
+    assert (first["n"], first["without_note"], first["reused"]) == (CASES, CASES, 0)
     here("rescore", "a", "--judge", url)
-    assert json.loads(Path("a/judge.json").read_text()) == first | {"reused": 2 * CASES}
+    assert json.loads(Path("a/judge.json").read_text()) == first | {"reused": CASES}
 
 
 # --- generate --------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -13,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agents.asking.requests import labels_for
-from agents.guardrails import GuardrailMode
 from agents.labels.policy import Policy, load_policy, policy_names
+from agents.specialists.registry import labels_for
 from common.console import BadInput
 from evals.case import Case
 from evals.compare import Run
@@ -23,7 +23,6 @@ from evals.gate import Check, GateVerdict, _by_rules, _Measured, judge
 from evals.gate_rules import GateRules
 from evals.generate import generate
 from evals.markup import plain
-from evals.reference import reference_answer
 from evals.running import Where, run_suite
 from evals.verdict_commands import gate
 from evals.verdict_files import junit, markdown
@@ -37,12 +36,12 @@ Make = Callable[..., Run]
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Nine of ten cases right."""
-    return made_run(tmp_path_factory.mktemp("base"), {"plain": wrong_on(every(10, CASES))}, cases=CASES)
+    return made_run(tmp_path_factory.mktemp("base"), {"write": wrong_on(every(10, CASES))}, cases=CASES)
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    return lambda answer, **how: made_run(tmp_path / "run", {"plain": answer}, **{"cases": CASES, **how})
+    return lambda answer, **how: made_run(tmp_path / "run", {"write": answer}, **{"cases": CASES, **how})
 
 
 def check_of(verdict: GateVerdict, name: str) -> Check:
@@ -67,7 +66,7 @@ def test_a_fall_fails_and_the_sentence_has_difference_interval_margin_and_n(base
     headline = check_of(verdict, "headline")
     fell = (34 - 7) / 68
     assert headline.difference == pytest.approx(-fell, abs=0.02)
-    assert verdict.why.startswith(f"FAIL: headline of plain fell: {headline.difference:+.3f} [")
+    assert verdict.why.startswith(f"FAIL: headline of write fell: {headline.difference:+.3f} [")
     assert "(margin 0.05, n=68)" in verdict.why
 
 
@@ -78,8 +77,8 @@ def test_an_improvement_passes(make: Make, baseline: Run) -> None:
 
 @pytest.mark.slow
 def test_a_fall_within_one_agent_fails_though_the_mean_hides_it(baseline: Run, make: Make) -> None:
-    bad = [case.id for case in CASES if case.stage.value == "infrastructure"]
-    rules = GateRules(margins={"headline": 1.0, "required_points": 1.0})
+    bad = [case.id for case in CASES if case.stage == "infrastructure"]
+    rules = GateRules(margins={"headline": 1.0, "actions": 1.0})
     verdict = judge(baseline, make(wrong_on(bad)), rules)
     assert check_of(verdict, "headline").outcome == "pass"
     assert check_of(verdict, "headline/infrastructure").outcome == "fail"
@@ -97,16 +96,17 @@ def test_too_little_evidence_is_no_pass_and_says_how_many_cases_would_tell(basel
 
 
 @pytest.mark.slow
-def test_truncated_answers_fail_by_their_own_metric(baseline: Run, make: Make) -> None:
-    bad = set(every(10, CASES))
+def test_answers_without_a_decision_fail_by_their_own_metric(baseline: Run, make: Make) -> None:
+    undecided = {case.id for case in CASES[::3]}
+    same = wrong_on(every(10, CASES))
 
-    def cut(case: Case, repeat: int) -> dict[str, object]:
-        text = (wrong if case.id in bad else right)(case, repeat)
-        return {"replies": (reply(text[: len(text) // 2], "length"),)}
+    def cut(case: Case, repeat: int) -> Any:
+        given = {"replies": (reply("{", "length"),), "problem": "was cut off"}
+        return given if case.id in undecided else same(case, repeat)
 
     verdict = judge(baseline, make(cut), RULES)
     assert verdict.outcome == "fail"
-    assert check_of(verdict, "not_truncated").outcome == check_of(verdict, "schema_valid").outcome == "fail"
+    assert check_of(verdict, "decided").outcome == "fail"
 
 
 @pytest.mark.slow
@@ -129,33 +129,6 @@ def _label_fit(policy: Policy, run: Run) -> float:
 
 
 @pytest.mark.slow
-def test_more_answers_by_the_rules_fail(baseline: Run, make: Make) -> None:
-    def by_rules(case: Case, _repeat: int) -> dict[str, object]:
-        return {
-            "replies": (reply("{}"),),
-            "source": "rules",
-            "because": "guardrails",
-            "recommendation": reference_answer(case),
-        }
-
-    verdict = judge(baseline, make(by_rules, changes={"guardrails": GuardrailMode.ENFORCE}), RULES)
-    assert check_of(verdict, "from_model").outcome == "fail"
-    assert check_of(verdict, "headline").outcome == "pass"
-
-
-@pytest.mark.slow
-def test_weaker_guardrails_fail_unless_they_are_meant(tmp_path: Path) -> None:
-    def run(name: str, mode: GuardrailMode) -> Run:
-        return made_run(tmp_path / name, {"plain": right}, cases=CASES[:34], changes={"guardrails": mode})
-
-    enforced, warned = run("enforce", GuardrailMode.ENFORCE), run("warn", GuardrailMode.WARN)
-    verdict = judge(enforced, warned, RULES)
-    assert verdict.why.startswith("FAIL: guardrails of plain went from enforce to warn; if that is meant")
-    assert judge(warned, enforced, RULES).outcome == "pass"
-    assert judge(enforced, warned, GateRules(weaker_guardrails=True)).outcome == "pass"
-
-
-@pytest.mark.slow
 def test_a_level_is_held_whatever_the_baseline_does(baseline: Run) -> None:
     def outcome(level: float) -> str:
         return check_of(judge(baseline, baseline, GateRules(minimum={"headline": level})), "minimum headline").outcome
@@ -167,7 +140,7 @@ def test_a_level_is_held_whatever_the_baseline_does(baseline: Run) -> None:
 
 def test_a_level_is_not_missed_by_one_case(tmp_path: Path) -> None:
     def outcome(cases: list[Case]) -> str:
-        run = made_run(tmp_path / str(len(cases)), {"plain": wrong}, cases=cases)
+        run = made_run(tmp_path / str(len(cases)), {"write": wrong}, cases=cases)
         return check_of(judge(run, run, GateRules(minimum={"headline": 0.5})), "minimum headline").outcome
 
     assert outcome(CASES[:1]) == "not judged"
@@ -177,9 +150,9 @@ def test_a_level_is_not_missed_by_one_case(tmp_path: Path) -> None:
 def test_rules_that_fall_by_just_their_margin_have_not_fallen(baseline: Run) -> None:
     """0.7 - 0.8 is below -0.1 by rounding."""
     before, after = np.array([0.8]), np.array([0.7])
-    check = _by_rules(_Measured("plain", "label_fit", before, after), GateRules(margins={"label_fit": 0.1}))
+    check = _by_rules(_Measured("write", "label_fit", before, after), GateRules(margins={"label_fit": 0.1}))
     assert check.outcome == "pass"
-    check = _by_rules(_Measured("plain", "label_fit", before, after), GateRules(margins={"label_fit": 0.09}))
+    check = _by_rules(_Measured("write", "label_fit", before, after), GateRules(margins={"label_fit": 0.09}))
     assert check.outcome == "fail"
 
 
@@ -187,10 +160,14 @@ def test_rules_that_fall_by_just_their_margin_have_not_fallen(baseline: Run) -> 
 
 
 def test_a_headline_near_zero_cannot_fall_and_proves_nothing(tmp_path: Path) -> None:
-    silent = made_run(tmp_path, {"plain": lambda _case, _repeat: "{}"}, cases=CASES[:34])
+    silent = made_run(
+        tmp_path,
+        {"write": lambda _case, _repeat: {"replies": (reply("{}"),), "problem": "is no decision"}},
+        cases=CASES[:34],
+    )
     verdict = judge(silent, silent, RULES)
     assert verdict.outcome == "not judged"
-    assert "no required metric of plain can fall by its margin (headline was 0.000" in verdict.why
+    assert "no required metric of write can fall by its margin (headline was 0.000" in verdict.why
     assert "gate.required" in verdict.why
 
 
@@ -199,7 +176,7 @@ def test_too_many_errors_are_the_endpoints_fault_and_no_verdict(baseline: Run, m
     same = wrong_on(every(10, CASES))
     verdict = judge(baseline, make(lambda case, r: failed(case) if case.id in gone else same(case, r)), RULES)
     assert verdict.outcome == "not judged"
-    assert "3 of 68 samples of plain in the run got no answer (unreachable: 3); allowed are 2.0%" in verdict.why
+    assert "3 of 68 samples of write in the run got no answer (unreachable: 3); allowed are 2.0%" in verdict.why
 
 
 @pytest.mark.slow
@@ -207,12 +184,14 @@ def test_a_run_that_is_not_sound_is_told_before_thin_evidence(baseline: Run, mak
     gone, shifted = {case.id for case in CASES[2:5]}, wrong_on([case.id for case in CASES[1::10]])
     verdict = judge(baseline, make(lambda case, r: failed(case) if case.id in gone else shifted(case, r)), RULES)
     assert check_of(verdict, "headline").outcome == "not judged"
-    assert verdict.why.startswith("NOT JUDGED: 3 of 68 samples of plain in the run got no answer")
+    assert verdict.why.startswith("NOT JUDGED: 3 of 68 samples of write in the run got no answer")
 
 
-def test_a_metric_that_the_suite_requires_and_nothing_measures_is_no_pass(baseline: Run) -> None:
-    verdict = judge(baseline, baseline, GateRules(required=("headline", "unbroken")))  # guardrails are off
-    assert verdict.why == ("NOT JUDGED: unbroken of plain is required and no case has a value of it in both runs")
+def test_a_metric_that_the_suite_requires_and_nothing_measures_is_no_pass(make: Make) -> None:
+    run = make(right, cases=[case for case in CASES if case.stage == "ingestion"])
+    verdict = judge(run, run, GateRules(required=("headline", "headline/quality")))
+    assert "headline/quality of write is required and no case has a value of it in both runs" in verdict.why
+    assert verdict.outcome == "not judged"
 
 
 @pytest.mark.slow
@@ -220,8 +199,8 @@ def test_a_run_that_is_not_complete_is_not_judged(baseline: Run, make: Make) -> 
     incomplete = make(wrong_on(every(10, CASES)), leave_out=5)
     verdict = judge(baseline, incomplete, RULES)
     assert verdict.outcome == "not judged"
-    assert "5 samples of plain were never asked in the run" in verdict.why
-    assert "- 5 samples of plain were never asked" in markdown(verdict)
+    assert "5 samples of write were never asked in the run" in verdict.why
+    assert "- 5 samples of write were never asked" in markdown(verdict)
     assert check_of(judge(incomplete, baseline, RULES), "samples of the baseline").outcome == "not judged"
 
 
@@ -287,9 +266,9 @@ def test_an_unknown_metric_is_refused_with_those_that_exist() -> None:
 
 
 def test_margins_default_by_metric_and_can_be_set() -> None:
-    rules = GateRules.model_validate({"margins": {"headline": 0.1}, "ignore": ["specific"], "by_agent": False})
-    assert (rules.margin("headline"), rules.margin("schema_valid"), rules.margin("label_fit")) == (0.1, 0.02, 0.0)
-    assert not rules.judges("specific")
+    rules = GateRules.model_validate({"margins": {"headline": 0.1}, "ignore": ["permitted"], "by_agent": False})
+    assert (rules.margin("headline"), rules.margin("decided"), rules.margin("label_fit")) == (0.1, 0.02, 0.0)
+    assert not rules.judges("permitted")
     assert not rules.judges("headline/quality")
 
 
@@ -298,7 +277,7 @@ def test_margins_default_by_metric_and_can_be_set() -> None:
 
 def suite_file(folder: Path) -> Path:
     path = folder / "suite.yaml"
-    path.write_text("name: made\nprompts: [plain]\ncases: {count: 68, seed: 3}\n")
+    path.write_text("name: made\nprompts: [write]\ncases: {count: 68, seed: 3}\n")
     return path
 
 
@@ -350,7 +329,7 @@ def test_the_suite_is_run_on_a_simulator_and_judged_against_itself(
     start_simulator: Callable[..., str], tmp_path: Path
 ) -> None:
     suite = tmp_path / "suite.yaml"
-    suite.write_text("name: small\nprompts: [plain]\ncases: {count: 34, seed: 3}\n")
+    suite.write_text("name: small\nprompts: [write]\ncases: {count: 34, seed: 3}\n")
     base_url = start_simulator(ttft_ms=0, itl_ms=0)
     ran = run_suite(suite, Where(base_url, None, tmp_path / "base"))
     before = Run(ran.folder, ran.table, Run.open(ran.folder.path).outcomes)
@@ -365,8 +344,7 @@ def test_the_suite_is_run_on_a_simulator_and_judged_against_itself(
         as_json=False,
     )
     assert (tmp_path / "new" / "report.html").is_file()
-    # The simulator's words are no advice: its headline is 0, its points may be.
-    assert code in {0, 3}
+    assert code in {0, 3}  # the simulator decides by its schema alone: its headline may be 0
     assert "SIMULATOR" in (tmp_path / "m.md").read_text()
 
 

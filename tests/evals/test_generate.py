@@ -6,6 +6,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -15,18 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.asking.requests import labels_for
-from agents.injection import _instructions
 from agents.labels.policy import load_policy
-from agents.lexicon import lexicon
-from agents.schema import Stage
-from agents.specialists.ingestion.source_rules import unfit_modes
+from agents.specialists import registry
+from agents.specialists.oracle import Difficulty, spec_of
+from agents.specialists.registry import labels_for, specialist_of, stages
+from agents.specialists.rules import permitted
 from common.console import BadInput
-from evals.case import Case, Difficulty, dump_cases, load_cases
+from evals.case import Case, dump_cases, load_cases
 from evals.generate import NEAR_MISSES, PAIRS_A_ROUND, ROUND, ROWS, generate, generate_one, iter_cases
 from evals.generate_command import generate as command
-from evals.near_miss import BY_NUMBER
-from evals.oracle_row import case_of, spec_of
+from evals.oracle_rows import BY_NUMBER, case_of, rows_of
 
 STANDARD = load_policy("standard")
 EVERY_NEAR_MISS = ROUND * (len(NEAR_MISSES) // PAIRS_A_ROUND)
@@ -61,7 +60,7 @@ def test_the_same_seed_gives_the_same_bytes(count: int, seed: int) -> None:
 def test_another_seed_gives_other_cases_of_the_same_rows() -> None:
     first, second = generate(ROUND, 1), generate(ROUND, 2)
     assert [case.row for case in first] == [case.row for case in second]
-    assert not {case.spec for case in first} & {case.spec for case in second}
+    assert all(case.spec not in [other.spec for other in second] for case in first)
 
 
 @pytest.mark.parametrize("count", [1, 24, len(ROWS), len(ROWS) + 1, len(ROWS) + 2, ROUND, ROUND + 40])
@@ -95,7 +94,7 @@ def test_case_ids_differ() -> None:
 
 def test_the_first_dozen_holds_every_stage_and_every_difficulty() -> None:
     dozen = generate(12, 0)
-    assert set(Counter(case.stage for case in dozen)) == set(Stage)
+    assert set(Counter(case.stage for case in dozen)) == set(stages())
     assert {case.difficulty for case in dozen} == set(get_args(Difficulty))
 
 
@@ -105,18 +104,27 @@ def test_each_row_comes_at_each_difficulty_within_three_rounds() -> None:
 
 
 def test_every_stage_has_several_families() -> None:
-    families = {stage: {case.family for case in cases() if case.stage is stage} for stage in Stage}
+    families = {stage: {case.family for case in cases() if case.stage == stage} for stage in stages()}
     assert {stage: len(names) for stage, names in families.items()} == {
-        Stage.INGESTION: 15,
-        Stage.QUALITY: 7,
-        Stage.INFRASTRUCTURE: 12,
+        "ingestion": 15,
+        "quality": 7,
+        "infrastructure": 12,
     }
 
 
 def test_a_stage_or_difficulty_may_be_asked_for_alone() -> None:
-    made = list(iter_cases(40, 3, stage=Stage.QUALITY, difficulty="hard"))
+    made = list(iter_cases(40, 3, stage="quality", difficulty="hard"))
     assert len(made) == 40
-    assert {(case.stage, case.difficulty) for case in made} == {(Stage.QUALITY, "hard")}
+    assert {(case.stage, case.difficulty) for case in made} == {("quality", "hard")}
+
+
+def test_a_stage_without_rows_is_refused_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="stage 'cost' is not known; known: ingestion, quality, infrastructure"):
+        iter_cases(3, 0, stage="cost")
+    monkeypatch.setitem(registry._SPECIALISTS, "cost", replace(specialist_of("quality"), name="cost"))
+    assert rows_of("cost") == ()
+    with pytest.raises(BadInput, match="stage 'cost' has no oracle rows to make cases from"):
+        iter_cases(3, 0, stage="cost")
 
 
 # --- what is right ---------------------------------------------------------------------------------------
@@ -128,32 +136,31 @@ def test_the_standard_policy_gives_every_case_a_label_that_the_oracle_accepts() 
         assert (label.value if label else None) in (case.acceptable_labels or (None,)), case.id
 
 
-def test_no_guardrail_rules_out_a_mode_that_the_oracle_accepts() -> None:
+def test_the_rules_permit_a_right_choice_and_an_action_for_every_need() -> None:
+    """Else an agent that may only choose what is permitted could not be right."""
     for case in cases():
-        if case.stage is Stage.INGESTION:
-            assert not set(case.acceptable_modes) & set(unfit_modes(case.spec.source)), case.id
+        may = permitted(specialist_of(case.stage), case.spec, labels_for(case.spec, STANDARD)[case.stage])
+        assert set(case.right_choices) & set(may.choices), case.id
+        assert all(set(group) & set(may.actions) for group in case.right_actions), case.id
 
 
-def test_every_concept_is_in_the_lexicon() -> None:
-    assert {concept for case in cases() for concept in (*case.required, *case.forbidden)} <= set(lexicon())
-
-
-def test_no_case_contradicts_itself_or_leaves_nothing_to_judge() -> None:
+def test_no_case_leaves_nothing_to_judge() -> None:
     for case in cases():
-        assert not set(case.acceptable_modes) & set(case.unacceptable_modes), case.id
-        assert not set(case.required) & set(case.forbidden), case.id
-        assert bool(case.acceptable_modes) == (case.stage is Stage.INGESTION), case.id
-        assert bool(case.acceptable_labels) == (case.stage is not Stage.INGESTION), case.id
-        assert case.required, case.id
+        assert case.right_choices, case.id
+        assert case.right_actions, case.id
+        assert case.harmful_actions, case.id
+        assert bool(case.acceptable_labels) == (specialist_of(case.stage).label is not None), case.id
 
 
 def test_each_row_asks_for_what_the_oracle_table_asks_for() -> None:
     """One row by hand from each stage, so that a slip in a table does not pass for truth."""
     webhook, keys, idle = (next(case for case in cases() if case.row == row) for row in (15, 21, 32))
-    assert webhook.acceptable_modes == ("push_receiver",)
-    assert webhook.unacceptable_modes == ("batch", "micro_batch", "cdc")
-    assert (keys.acceptable_labels, keys.required) == (("HIGH",), ("dedupe", "idempotent"))
-    assert (idle.acceptable_labels, idle.forbidden) == (("NORMAL",), ("scale_up", "urgent"))
+    assert webhook.right_choices == ("push_receiver",)
+    assert webhook.wrong_choices == ("batch", "micro_batch", "cdc")
+    assert (keys.right_choices, keys.acceptable_labels) == (("block", "quarantine"), ("HIGH",))
+    assert keys.right_actions == (("dedupe_on_key",), ("merge_on_key",))
+    assert idle.right_actions == (("shrink_slowly",),)
+    assert "add_memory" in idle.harmful_actions
 
 
 def test_a_case_whose_label_is_its_own_says_so() -> None:
@@ -167,7 +174,7 @@ def test_a_case_whose_label_is_its_own_says_so() -> None:
 def test_only_easy_ingestion_cases_tell_the_frequency_in_words_and_hard_ones_hold_asides() -> None:
     for case in cases():
         source = case.spec.source
-        if case.stage is Stage.INGESTION and case.pair is None:
+        if case.stage == "ingestion" and case.pair is None:
             assert (source.frequency is not None) == (case.difficulty == "easy"), case.id
         if case.difficulty == "hard":
             assert source.description, case.id
@@ -176,10 +183,6 @@ def test_only_easy_ingestion_cases_tell_the_frequency_in_words_and_hard_ones_hol
 def test_descriptions_vary() -> None:
     told = Counter(case.spec.source.description for case in cases() if case.difficulty == "hard")
     assert len(told) > 0.8 * told.total() - 2 * len(NEAR_MISSES)
-
-
-def test_no_description_reads_like_an_instruction() -> None:
-    assert [case.id for case in cases() if _instructions(case.spec.source.description or "")] == []
 
 
 def test_every_description_is_filled_in() -> None:
@@ -212,23 +215,23 @@ def flat(case: Case) -> dict[str, object]:
 def test_there_are_near_misses_of_every_stage() -> None:
     found = Counter(first.stage for first, _ in pairs())
     assert sum(found.values()) == 2 * len(NEAR_MISSES) >= 2 * 12
-    assert min(found[stage] for stage in Stage) >= 2 * 4
+    assert min(found[stage] for stage in stages()) >= 2 * 4
 
 
 def test_a_near_miss_differs_in_one_fact_and_stands_next_to_its_pair() -> None:
     for first, second in pairs():
         one, other = flat(first), flat(second)
         assert second.pair == first.id
-        assert first.stage is second.stage
+        assert first.stage == second.stage
         assert len({name for name in {*one, *other} if one.get(name) != other.get(name)}) == 1, (first.id, second.id)
 
 
 def test_the_one_fact_turns_what_is_right() -> None:
     for first, second in pairs():
-        modes = set(first.acceptable_modes) == set(second.acceptable_modes)
-        labels = set(first.acceptable_labels) == set(second.acceptable_labels)
-        points = first.required == second.required
-        assert not (modes and labels and points), (first.id, second.id)
+        one, other = (
+            (set(case.right_choices), set(case.acceptable_labels), case.right_actions) for case in (first, second)
+        )
+        assert one != other, (first.id, second.id)
 
 
 # --- the command -----------------------------------------------------------------------------------------

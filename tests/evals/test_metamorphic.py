@@ -1,8 +1,7 @@
-"""Metamorphic relations: what they change and what they leave, which answers agree, and the rates of a run."""
+"""Metamorphic relations: what they change and what they leave, which decisions agree, and the rates of a run."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,19 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.asking.reply import Reply
-from agents.asking.requests import labels_for
-from agents.asking.variant import facts_for, load_prompt
+from agents.asking.endpoint.reply import ErrorClass
+from agents.asking.variant import load_prompt
 from agents.facts.spec import PipelineSpec
-from agents.figures import figures
 from agents.labels.policy import load_policy
-from agents.schema import ErrorClass, IngestionMode, Recommendation, Stage
-from agents.specialists.ingestion.source_rules import unfit_modes
+from agents.specialists.decision import Decision, Picked
+from agents.specialists.registry import labels_for, specialist_of, stages
+from agents.specialists.rules import permitted
+from agents.specialists.specialist import Facts
 from common.console import BadInput
 from evals.case import Case, dump_cases
 from evals.case_file import CaseFile
 from evals.generate import generate
-from evals.metamorphic import RELATIONS, RelationRate, consistent, metamorphic_cases, points, rates, urgency
+from evals.metamorphic import RELATIONS, RelationRate, consistent, metamorphic_cases, rates
 from evals.plan import make_plan
 from evals.relations import is_milder, words
 from evals.run_folder import RunFolder
@@ -35,10 +34,10 @@ from evals.variant import ServedModel, Variant
 
 STANDARD = load_policy("standard")
 CASES = generate(96, 11)
-INGESTION, QUALITY, MACHINES = Stage
+INGESTION, QUALITY, MACHINES = stages()
 
 
-def case(stage: Stage = INGESTION, number: int = 0, **parts: Any) -> Case:
+def case(stage: str = INGESTION, number: int = 0, **parts: Any) -> Case:
     spec = PipelineSpec.model_validate({"id": "orders", "source": {"type": "Kafka"}, **parts})
     return Case(id=f"c{number}", family=f"f{number}", source="hand", stage=stage, spec=spec)
 
@@ -53,8 +52,12 @@ def changed(relation: str, the_case: Case) -> PipelineSpec:
     return spec
 
 
-def advice(summary: str, *actions: str, mode: IngestionMode | None = None) -> Recommendation:
-    return Recommendation(summary=summary, actions=actions or ("-", "-"), mode=mode)
+def told(stage: str, spec: PipelineSpec) -> Facts:
+    return specialist_of(stage).told(spec)
+
+
+def decision(choice: str, *actions: str) -> Decision:
+    return Decision(by="model", choice=Picked(id=choice), actions=tuple(Picked(id=one) for one in actions))
 
 
 # --- every relation --------------------------------------------------------------------------------------
@@ -70,35 +73,33 @@ def test_a_changed_case_is_a_sound_case_whose_right_answer_still_holds(number: i
         )  # fmt: skip
         was, now = (labels_for(one.spec, STANDARD)[one.stage] for one in (before, after))
         if RELATIONS[relation].worsens:
-            assert not is_milder(was, now)
-            assert (after.required, after.forbidden, after.acceptable_labels) == ((), (), ())
+            assert not is_milder(before.stage, was, now)
+            assert not any(getattr(after, name) for name in KEY)
         else:
             assert (was and was.value) == (now and now.value)
-            assert set(unfit_modes(before.spec.source)) == set(unfit_modes(after.spec.source))
+            specialist = specialist_of(before.stage)
+            assert permitted(specialist, before.spec, was) == permitted(specialist, after.spec, now)
             assert after.model_dump(exclude=CHANGED) == before.model_dump(exclude=CHANGED)
 
 
+KEY = ("right_choices", "wrong_choices", "acceptable_labels", "right_actions", "harmful_actions")
 CHANGED = {"id", "spec", "of", "relation", "pair"}
 FREE_TEXT = {"type", "frequency", "description"}
 
 
 @given(number=st.integers(0, len(CASES) - 1), relation=st.sampled_from(sorted(RELATIONS)))
-def test_a_relation_changes_what_the_agent_of_its_stage_is_told_and_nothing_else(number: int, relation: str) -> None:
+def test_a_relation_changes_words_or_the_facts_that_it_is_about_and_no_others(number: int, relation: str) -> None:
     before = CASES[number]
     spec = RELATIONS[relation](before)
     if spec is None:
         return
-    for stage in Stage:
-        if stage is not before.stage:
-            assert facts_for(stage, spec) == facts_for(stage, before.spec)
-    told = {name: value for name, value in facts_for(before.stage, before.spec).items() if name not in FREE_TEXT}
-    now = {name: value for name, value in facts_for(before.stage, spec).items() if name not in FREE_TEXT}
-    differ = {name for name in told | now if told.get(name) != now.get(name)}
+    was, now = told(before.stage, before.spec), told(before.stage, spec)
+    differ = {name for name in was | now if was.get(name) != now.get(name)} - FREE_TEXT
     allowed = {
         "add_irrelevant": {"column_criticality", "validity_percent", "consumer_lag", "oom_kills"},
         "scale_volume": {"volume", "storage_used_gb", "storage_total_gb", "storage_growth_gb_per_day"},
-        "nudge_metric": {name for name in told if name.endswith("_percent")},
-        "worsen_one_metric": set(told),
+        "nudge_metric": {name for name in was if name.endswith("_percent")},
+        "worsen_one_metric": set(was),
     }.get(relation, set())
     assert differ <= allowed
     if relation in {"nudge_metric", "worsen_one_metric"}:
@@ -130,16 +131,28 @@ def test_there_are_at_least_eight_relations_and_each_says_what_it_asks() -> None
 # --- single relations ------------------------------------------------------------------------------------
 
 
-def test_another_name_is_told_to_the_only_agent_that_reads_names() -> None:
-    told = changed("rename_pipeline", source(description="Pages of 100 orders."))
-    assert told.id in words().pipelines
-    assert (told.source.description or "").startswith(f"Pages of 100 orders. The pipeline is called {told.id} and")
-    machines = case(MACHINES, infrastructure_metrics={"cpu": 40, "memory": 45})
-    assert RELATIONS["rename_pipeline"](machines) is None
+def test_another_name_is_told_to_every_agent() -> None:
+    known: dict[str, Any] = {
+        "quality_metrics": {"completeness": 99, "consistency": 99},
+        "infrastructure_metrics": {"cpu": 4, "memory": 4},
+    }
+    for stage in stages():
+        before = case(stage, source={"type": "REST API", "description": "Pages of 100 orders."}, **known)
+        spec = changed("rename_pipeline", before)
+        assert spec.id in words().pipelines
+        described = str(told(stage, spec)["description"])
+        assert described.startswith(f"Pages of 100 orders. The pipeline is called {spec.id} and belongs to ")
+
+
+def test_words_that_an_agent_is_not_told_are_left_alone() -> None:
+    metrics = {"completeness": 99, "consistency": 99}
+    before = case(QUALITY, source={"type": "PostgreSQL", "frequency": "daily"}, quality_metrics=metrics)
+    for relation in ("paraphrase_description", "change_units_in_words", "change_source_brand"):
+        assert RELATIONS[relation](before) is None
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "after"),
     [
         ({"frequency": "every 5 minutes"}, {"frequency": "every 300 seconds"}),
         ({"frequency": "within 30 seconds"}, {"frequency": "within 0.5 minutes"}),
@@ -148,9 +161,9 @@ def test_another_name_is_told_to_the_only_agent_that_reads_names() -> None:
         ({"description": "Up to 10 min late."}, {"description": "Up to 600 seconds late."}),
     ],
 )
-def test_the_same_amount_in_another_unit(fields: dict[str, str], told: dict[str, str]) -> None:
-    after = changed("change_units_in_words", source(**fields)).source
-    assert {name: getattr(after, name) for name in told} == told
+def test_the_same_amount_in_another_unit(fields: dict[str, str], after: dict[str, str]) -> None:
+    found = changed("change_units_in_words", source(**fields)).source
+    assert {name: getattr(found, name) for name in after} == after
 
 
 def test_a_time_that_would_become_an_endless_fraction_is_left_alone() -> None:
@@ -237,25 +250,24 @@ def test_a_worse_metric_is_strictly_worse_and_its_label_never_milder(
         spec = RELATIONS["worsen_one_metric"].change(before)
         if spec is None:
             continue
-        was, now = facts_for(stage, before.spec), facts_for(stage, spec)
+        was, now = told(stage, before.spec), told(stage, spec)
         (name,) = {name for name in now if now[name] != was[name]}
-        assert now[name] < was[name] if stage is QUALITY else now[name] > was[name]  # type: ignore[operator]
+        assert now[name] < was[name] if stage == QUALITY else now[name] > was[name]  # type: ignore[operator]
         labels = [labels_for(one, STANDARD)[stage] for one in (before.spec, spec)]
-        assert not is_milder(*labels)
+        assert not is_milder(stage, *labels)
 
 
 def test_a_description_without_room_for_another_sentence_is_left_out() -> None:
     assert RELATIONS["add_irrelevant"](source(description="x" * 2000)) is None
 
 
-def test_no_word_that_is_put_in_speaks_of_a_source_or_a_figure() -> None:
-    for told in (*words().irrelevant, *words().companies, *words().pipelines, *words().regions, *words().teams):
-        assert not list(figures(told))
-        assert unfit_modes(source(description=told).spec.source) == unfit_modes(source().spec.source)
+def test_no_word_that_is_put_in_holds_a_figure() -> None:
+    for put_in in (*words().irrelevant, *words().companies, *words().pipelines, *words().regions, *words().teams):
+        assert not any(map(str.isdigit, put_in))
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "after"),
     [
         ({"frequency": "hourly"}, {"frequency": "every hour"}),
         (
@@ -265,9 +277,9 @@ def test_no_word_that_is_put_in_speaks_of_a_source_or_a_figure() -> None:
         ({"frequency": "weekly", "description": "Orders arrive."}, {"description": "Orders reach us."}),
     ],
 )
-def test_other_words_say_the_same(fields: dict[str, str], told: dict[str, str]) -> None:
-    after = changed("paraphrase_description", source(**fields)).source
-    assert {name: getattr(after, name) for name in told} == told
+def test_other_words_say_the_same(fields: dict[str, str], after: dict[str, str]) -> None:
+    found = changed("paraphrase_description", source(**fields)).source
+    assert {name: getattr(found, name) for name in after} == after
 
 
 # --- which cases -----------------------------------------------------------------------------------------
@@ -282,7 +294,7 @@ def test_the_same_cases_are_made_every_time_and_each_has_its_own_id() -> None:
 
 def test_a_few_cases_are_spread_over_stages_and_families() -> None:
     made = metamorphic_cases(CASES, ["add_irrelevant"], 12)
-    assert Counter(one.stage for one in made) == dict.fromkeys(Stage, 4)
+    assert Counter(one.stage for one in made) == dict.fromkeys(stages(), 4)
     assert len({one.family for one in made}) == 12
 
 
@@ -303,37 +315,33 @@ def test_ids_that_are_as_long_as_an_id_may_be_stay_ids_and_differ() -> None:
     assert all(Case.model_validate_json(one.model_dump_json()) == one for one in made)
 
 
-# --- two answers -----------------------------------------------------------------------------------------
+# --- two decisions ---------------------------------------------------------------------------------------
 
-B, M = IngestionMode.BATCH, IngestionMode.MICRO_BATCH
-ONE_READS = "only one of the two answers fits its schema"
+ONE_DECIDES = "only one of the two answers holds a decision"
+POLL = decision("batch", "keep_cursor", "follow_pages")
 
 
 @pytest.mark.parametrize(
     ("before", "after", "holds", "why"),
     [
-        (advice("Poll.", mode=B), advice("Poll.", mode=B), True, "the same words"),
-        (advice("Poll.", mode=B), advice("Poll.", mode=M), False, "mode was batch and is micro_batch"),
+        (POLL, POLL, True, "the same choice and actions"),
+        (POLL, decision("batch", "follow_pages", "keep_cursor"), True, "the same choice and actions"),
         (
-            advice("Keep a cursor and paginate."), advice("Paginate; go on from the cursor."), True,
-            "3 of 3 points are made in both answers",
+            POLL, decision("micro_batch", "keep_cursor", "follow_pages"), False,
+            "mode was batch and is micro_batch",
         ),
         (
-            advice("Paginate."), advice("Keep a cursor."), False,
-            "only 0 of 3 points are made in both answers; gone: pagination; new: cursor, overlap",
+            POLL, decision("batch", "keep_cursor", "merge_by_key"), False,
+            "other actions; gone: follow_pages; new: merge_by_key",
         ),
-        (advice("Look at it."), advice("See to it."), True, "0 of 0 points are made in both answers"),
-        (
-            advice("Do it."), advice("Fix it immediately."), False,
-            "the advice was neither calm nor urgent and is urgent",
-        ),
-        (None, None, None, "neither answer fits its schema"),
-        (None, advice("Poll."), False, f"{ONE_READS}: the one before the change does not"),
-        (advice("Poll."), None, False, f"{ONE_READS}: the one after the change does not"),
+        (POLL, decision("batch", "keep_cursor"), False, "other actions; gone: follow_pages; new: none"),
+        (None, None, None, "neither answer holds a decision"),
+        (None, POLL, False, f"{ONE_DECIDES}: the one before the change does not"),
+        (POLL, None, False, f"{ONE_DECIDES}: the one after the change does not"),
     ],
 )  # fmt: skip
-def test_answers_agree_by_mode_urgency_and_half_their_points(
-    before: Recommendation | None, after: Recommendation | None, holds: bool | None, why: str
+def test_decisions_agree_by_choice_and_set_of_actions(
+    before: Decision | None, after: Decision | None, holds: bool | None, why: str
 ) -> None:
     found = consistent(INGESTION, before, after)
     assert (found.holds, found.why) == (holds, why)
@@ -342,103 +350,82 @@ def test_answers_agree_by_mode_urgency_and_half_their_points(
 @pytest.mark.parametrize(
     ("before", "after", "holds"),
     [
-        ("Block publishing.", "Everything is fine.", False),
-        ("Act now.", "Plan capacity.", False),
-        ("Plan capacity.", "No action.", False),
-        ("Tune the query.", "Watch the CPU.", False),
-        ("Plan capacity.", "Act now.", True),
-        ("No action.", "No action.", True),
-        ("Scale out.", "Tune the heaviest query.", True),
+        (("stop_downstream",), ("monitor",), False),
+        (("stop_downstream", "monitor"), ("trace_cause",), False),
+        (("trace_cause",), ("monitor",), False),
+        (("trace_cause",), ("monitor", "stop_downstream"), True),
+        (("monitor",), ("monitor",), True),
+        (("trace_cause",), ("merge_on_key",), True),
+        (("stop_downstream",), ("gone_from_the_catalogue",), False),
     ],
 )
-def test_a_worse_pipeline_may_get_other_advice_but_no_milder_one(before: str, after: str, holds: bool) -> None:
-    assert consistent(MACHINES, advice(before), advice(after), worsens=True).holds is holds
-
-
-@pytest.mark.parametrize(
-    ("text", "level"),
-    [
-        ("Nothing is urgent.", 1),
-        ("Act now.", 2),
-        ("Act now if the CPU rises.", 1),
-        ("No action is needed.", 0),
-        ("Monitor the trend.", 0),
-        ("Monitor the trend and tune the query.", 1),
-        ("The severity is LOW.", 0),
-        ("The severity is MEDIUM.", 1),
-        ("HIGH priority: tune it.", 2),
-        ("The priority is CRITICAL.", 2),
-        ("Do nothing else; page someone immediately.", 2),
-        ("", 1),
-    ],
-)
-def test_urgency_goes_by_words_and_by_the_level_that_is_claimed(text: str, level: int) -> None:
-    assert urgency(text) == level
-
-
-def test_points_are_those_of_the_stage() -> None:
-    assert "cursor" in points(INGESTION, "Keep a cursor.")
-    assert points(QUALITY, "Keep a cursor.") == frozenset()
-    assert points(INGESTION, "Do not keep a cursor.") == frozenset()
+def test_a_worse_pipeline_may_get_another_decision_but_no_less_pressing_one(
+    before: tuple[str, ...], after: tuple[str, ...], holds: bool
+) -> None:
+    found = consistent(QUALITY, decision("publish", *before), decision("block", *after), worsens=True)
+    assert found.holds is holds
+    assert found.why.startswith("the soonest action was for " if holds else "milder: the soonest action was for ")
 
 
 # --- rates -----------------------------------------------------------------------------------------------
 
-Says = Callable[[Case, int], str]
-WORDY = {INGESTION: "Keep a cursor", QUALITY: "Block publishing", MACHINES: "Monitor"}
+Decides = Callable[[Case, int], Decision | None]
+ALWAYS = {
+    INGESTION: decision("batch", "keep_cursor"),
+    QUALITY: decision("block", "stop_downstream"),
+    MACHINES: decision("watch", "watch_trend"),
+}
 
 
-def said(summary: str, mode: str | None = None) -> str:
-    document = {"summary": summary, "actions": ["One step.", "Another step."]}
-    return json.dumps(document | ({"mode": mode} if mode else {}))
+def steady(the_case: Case, _repeat: int) -> Decision:
+    """A model that decides the same on every pipeline of a stage."""
+    return ALWAYS[the_case.stage]
 
 
-def steady(the_case: Case, _repeat: int) -> str:
-    """A model that says the same of every pipeline of a stage."""
-    return said(WORDY[the_case.stage], "batch" if the_case.stage is INGESTION else None)
+def erratic(the_case: Case, repeat: int) -> Decision:
+    """A model that rolls dice: its decision depends on the case's id and repeat alone."""
+    rng, known = random.Random(f"{the_case.id}/{repeat}"), specialist_of(the_case.stage)
+    return decision(rng.choice(known.choice.values), *rng.sample(list(known.actions_by_id), 2))
 
 
-def erratic(the_case: Case, repeat: int) -> str:
-    """A model that rolls dice: its words depend on the case's id and repeat alone."""
-    rng = random.Random(f"{the_case.id}/{repeat}")
-    points_made = rng.sample(["Backfill", "Deduplicate", "Monitor", "Quarantine", "Act now", "Add nodes", "Cursor"], 2)
-    mode = rng.choice(list(IngestionMode)).value if the_case.stage is INGESTION else None
-    return said(". ".join(points_made), mode)
-
-
-def snob(the_case: Case, _repeat: int) -> str:
+def snob(the_case: Case, _repeat: int) -> Decision:
     """A model that goes by the company's name: whoever has one gets a stream."""
-    if the_case.stage is not INGESTION:
-        return said("Monitor")
     named = "belongs to" in (the_case.spec.source.description or "")
-    return said("Keep a cursor", "streaming" if named else "batch")
+    return decision("streaming" if named else "batch", "keep_cursor")
 
 
 def make_run(
-    path: Path, cases: Sequence[Case], says: Says, *, repeats: int = 1, policy: str = "standard", silent: str = "-"
+    path: Path,
+    cases: Sequence[Case],
+    decides: Decides,
+    *,
+    repeats: int = 1,
+    policy: str = "standard",
+    silent: str = "-",
 ) -> RunFolder:
     """A run as if a model had answered; no answer for cases whose id ends in `silent`."""
     suite = Suite.model_validate(
-        {"name": "meta", "prompts": ["grounded"], "repeats": repeats, "cases": {"count": len(cases)}}
+        {"name": "meta", "prompts": ["write"], "repeats": repeats, "cases": {"count": len(cases)}}
     )
     served = ServedModel(name="m", base_url="http://127.0.0.1:1/v1", model="m", simulated=True)
-    variant = Variant(name="grounded", prompt=load_prompt("grounded"), model=served, policy=load_policy(policy))
+    variant = Variant(name="write", prompt=load_prompt("write"), model=served, policy=load_policy(policy))
     plan = make_plan(suite, [variant], CaseFile.temporary(cases))
     folder = RunFolder.create(path, plan, cases)
     with folder.samples_path.open("w") as file:
         for number, one in enumerate(cases):
             for repeat in range(repeats):
-                file.write(sample(plan.index(number, 0, repeat), one, repeat, says, silent).model_dump_json() + "\n")
+                row = sample(plan.index(number, 0, repeat), one, repeat, decides, silent)
+                file.write(row.model_dump_json(exclude_defaults=True) + "\n")
     return folder
 
 
-def sample(index: int, one: Case, repeat: int, says: Says, silent: str) -> Sample:
-    told = f"{json.dumps(facts_for(one.stage, one.spec))}/{repeat}"
-    row = Sample(index=index, variant="grounded", case_id=one.id, repeat=repeat, request=told)
+def sample(index: int, one: Case, repeat: int, decides: Decides, silent: str) -> Sample:
+    request = f"{told(one.stage, one.spec)}/{repeat}"
+    row = Sample(index=index, variant="write", case_id=one.id, repeat=repeat, request=request)
     if one.id.endswith(silent):
         return row.model_copy(update={"error": "no answer within 1 s", "error_class": ErrorClass.TIMEOUT})
-    reply = Reply(text=says(one, repeat), finish_reason="stop", prompt_tokens=1, output_tokens=1, latency_s=0.1)
-    return row.model_copy(update={"replies": (reply,)})
+    found = decides(one, repeat)
+    return row.model_copy(update={"decision": found, "problem": None if found else "not JSON"})
 
 
 def by_relation(folder: RunFolder) -> dict[str, RelationRate]:
@@ -473,7 +460,7 @@ def test_a_model_that_rolls_dice_is_not_consistent(tmp_path: Path) -> None:
 
 
 def test_a_model_that_goes_by_the_name_is_caught_by_that_relation_alone(tmp_path: Path) -> None:
-    bases = [one for one in BASES if one.stage is INGESTION]
+    bases = [one for one in BASES if one.stage == INGESTION]
     cases = [*bases, *metamorphic_cases(bases, ["rename_pipeline", "change_region_or_team"], 10)]
     found = by_relation(make_run(tmp_path / "run", cases, snob))
     assert (found["rename_pipeline"].rate, found["rename_pipeline"].n) == (0.0, 10)
@@ -482,7 +469,7 @@ def test_a_model_that_goes_by_the_name_is_caught_by_that_relation_alone(tmp_path
     assert len(worst) == 5
     assert worst[0].why == "mode was batch and is streaming"
     assert worst[0].case_id == f"{worst[0].of}~rename_pipeline"
-    assert (worst[0].said_before[:14], worst[0].said_after[:18]) == ("batch: Keep a ", "streaming: Keep a ")
+    assert (worst[0].said_before, worst[0].said_after) == ("batch: keep_cursor", "streaming: keep_cursor")
 
 
 def test_a_missing_answer_is_not_judged_and_not_wrong(tmp_path: Path) -> None:
@@ -493,7 +480,7 @@ def test_a_missing_answer_is_not_judged_and_not_wrong(tmp_path: Path) -> None:
 
 
 def test_a_pair_that_the_policy_labels_differently_is_not_judged(tmp_path: Path) -> None:
-    """Under another policy the change may cross a threshold: then other advice is right."""
+    """Under another policy the change may cross a threshold: then another decision is right."""
     before = case(QUALITY, quality_metrics={"completeness": 85, "consistency": 100})
     after = before.model_copy(
         update={
@@ -507,14 +494,15 @@ def test_a_pair_that_the_policy_labels_differently_is_not_judged(tmp_path: Path)
     assert (one.n, one.not_judged) == (0, 1)
 
 
-def test_answers_of_which_none_can_be_read_are_not_called_consistent(tmp_path: Path) -> None:
-    found = by_relation(make_run(tmp_path / "run", ALL, lambda _case, _repeat: "I cannot help with that."))
+def test_answers_of_which_none_holds_a_decision_are_not_called_consistent(tmp_path: Path) -> None:
+    found = by_relation(make_run(tmp_path / "run", ALL, lambda _case, _repeat: None))
     assert {(one.rate, one.n, one.not_judged - MADE[one.relation]) for one in found.values()} == {(None, 0, 0)}
 
 
 def test_with_repeats_each_repeat_is_a_pair_and_the_level_of_chance_is_told(tmp_path: Path) -> None:
-    def moody(the_case: Case, repeat: int) -> str:
-        return said("Deduplicate" if repeat else "Monitor", "batch" if the_case.stage is INGESTION else None)
+    def moody(the_case: Case, repeat: int) -> Decision:
+        usual, known = ALWAYS[the_case.stage], list(specialist_of(the_case.stage).actions_by_id)
+        return decision(usual.choice.id, known[repeat])
 
     found = by_relation(make_run(tmp_path / "run", ALL, moody, repeats=2))
     for one in found.values():
@@ -528,12 +516,12 @@ def test_a_run_without_changed_cases_has_no_rates(tmp_path: Path) -> None:
     assert rates(make_run(tmp_path / "run", BASES, steady)) == []
 
 
-def test_a_relation_of_the_users_own_asks_the_advice_to_stay(tmp_path: Path) -> None:
+def test_a_relation_of_the_users_own_asks_the_decision_to_stay(tmp_path: Path) -> None:
     before = source(description="A.")
     after = before.model_copy(update={"id": "mine", "of": "c0", "relation": "translated"})
     (one,) = rates(make_run(tmp_path / "run", [before, after], steady))
     assert (one.relation, one.rate, one.n) == ("translated", 1.0, 1)
-    assert one.meaning == "A relation of the case file's own: the advice has to stay."
+    assert one.meaning == "A relation of the case file's own: the decision has to stay."
 
 
 def test_the_same_run_gives_the_same_rates_in_any_order_of_arrival(tmp_path: Path) -> None:

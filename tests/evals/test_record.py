@@ -15,11 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet  # type: ignore[import-untyped]
 
-from agents.asking.reply import Reply
+from agents.asking.endpoint.parameters import Parameters
+from agents.asking.endpoint.reply import Reply
 from agents.asking.variant import Sampling, load_prompt
 from agents.labels.policy import Policy, load_policy
+from agents.specialists.registry import labels_for
 from common.console import BadInput, CannotJudge
 from evals import record
+from evals.by_rules import decided_by_rules
 from evals.compare import Run
 from evals.generate import generate
 from evals.logged_rows import SAMPLED, First, Gathered, Row, SampleFile, columns, gather, record_of, rows
@@ -36,7 +39,9 @@ from evals.record import (
     trace,
 )
 from evals.results import Results, compute_results, write_results
+from evals.run_folder import RunFolder
 from evals.scorers import SCORER_NAMES
+from tests.evals.decisions import decision_of
 from tests.evals.made_runs import failed, made_run, reply, right, wrong, wrong_on
 from tests.tracking.remote import running_server
 from tracking.runs import LoggedRun, digest
@@ -54,7 +59,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def mixed(case: Any, repeat: int) -> Any:
         if case.id == none:
             return failed(case, repeat)
-        return ODD if case.id == odd else wrong_on([CASES[0].id])(case, repeat)
+        if case.id == odd:
+            return {"replies": (reply(ODD),), "problem": "is no JSON"}
+        return wrong_on([CASES[0].id])(case, repeat)
 
     made = made_run(tmp_path_factory.mktemp("run") / "made", {"mixed": mixed, "wrong": wrong}, cases=CASES, repeats=2)
     (made.folder.path / "report.html").write_text("<html>the report</html>")
@@ -100,9 +107,35 @@ def test_a_failure_is_a_row_without_scores_and_any_text_is_kept_as_it_is(
     table = parquet.read_table(gathered["mixed"].file.path).to_pandas()
     errored = table[table["case_id"] == CASES[2].id]
     assert list(errored["error"]) == ["the endpoint refused"] * 2
-    assert errored[["answer", "latency_s", "output_tokens", "headline"]].isna().all().all()
+    assert errored[["answer", "chosen", "picked", "latency_s", "output_tokens", "headline"]].isna().all().all()
     assert list(table[table["case_id"] == CASES[1].id]["answer"]) == [ODD] * 2
     assert (gathered["mixed"].scored, gathered["mixed"].errored) == (22, 2)
+
+
+def test_a_row_holds_the_decision_the_rules_decision_and_the_key(run: Run) -> None:
+    case = CASES[3]
+    decision = decision_of(case, good=True, note="It says so.").model_copy(update={"facts": ("latency_need",)})
+    rules = decided_by_rules(case, labels_for(case.spec, load_policy("standard")))
+    one = replace(row(run, decision=decision), case=case, rules=rules)
+    told = record_of(one)
+    assert (told["chosen"], told["chosen_probability"]) == (decision.choice.id, 0.75)
+    assert told["picked"] == ", ".join(decision.ids)
+    assert told["picked_probabilities"] == [0.5] * len(decision.ids)
+    assert (told["rests_on"], told["note"], told["problem"]) == ("latency_need", "It says so.", None)
+    assert (told["rules_chosen"], told["rules_picked"]) == (rules.choice.id, ", ".join(rules.ids))
+    assert told["as_rules"] == decision.agrees_with(rules)
+    assert told["right_actions"] == "; ".join(" or ".join(group) for group in case.right_actions)
+    assert record_of(replace(one, sample=one.sample.model_copy(update={"decision": rules})))["as_rules"] is True
+
+
+def test_the_rules_row_is_that_of_the_variants_own_policy(tmp_path: Path) -> None:
+    made = made_run(tmp_path / "run", {"one": right, "two": right}, cases=CASES)
+    plan = made.folder.plan
+    other = plan.variants[1].model_copy(update={"policy": load_policy("seed")})
+    folder = RunFolder(made.folder.path, plan.model_copy(update={"variants": (plan.variants[0], other)}))
+    for one in rows(folder):
+        policy = load_policy("standard" if one.sample.variant == "one" else "seed")
+        assert one.rules == decided_by_rules(one.case, labels_for(one.case.spec, policy))
 
 
 def test_the_worst_come_first_and_failures_are_not_among_them(gathered: dict[str, Gathered]) -> None:
@@ -205,6 +238,10 @@ def test_every_mean_is_logged_with_its_n_and_bounds(results: Results) -> None:
     assert (logged["headline_ci95_low"], logged["headline_ci95_high"]) == (mean.low, mean.high)
     assert (logged["samples"], logged["samples_scored"], logged["samples_errored"]) == (24.0, 22.0, 2.0)
     assert logged["errors_unreachable"] == 2.0
+    assert logged["samples_undecided"] == 2.0
+    rules = results.rules[0].scores["headline"]
+    assert rules is not None
+    assert (logged["rules_headline_mean"], logged["rules_headline_n"]) == (rules.mean, rules.n)
     for stage, agent in results.of("mixed").agents.items():
         assert logged.get(f"headline_{stage}_mean") == (agent.mean if agent else None)
 
@@ -219,8 +256,9 @@ def test_the_difference_from_the_baseline_is_the_others_and_not_its_own(results:
 
 
 def test_what_is_not_known_is_not_logged(results: Results) -> None:
-    nothing = results.of("mixed").model_copy(update={"scores": {"headline": None}, "agents": {"quality": None}})
-    logged = metrics(results.model_copy(update={"variants": (nothing,), "comparisons": ()}), "mixed")
+    unknown: dict[str, Any] = {"scores": {"headline": None}, "agents": {"quality": None}}
+    variants, rules = (results.of("mixed").model_copy(update=unknown),), (results.rules[0].model_copy(update=unknown),)
+    logged = metrics(results.model_copy(update={"variants": variants, "rules": rules, "comparisons": ()}), "mixed")
     assert not [name for name in logged if "headline" in name]
 
 
@@ -245,14 +283,14 @@ def test_costs_by_hand(tmp_path: Path) -> None:
     )
 
 
-def test_a_prompts_text_is_its_words_and_not_its_sampling() -> None:
-    prompt = load_prompt("few_shot")
-    hot = prompt.model_copy(update={"sampling": Sampling(temperature=1.5), "constrained": False})
+def test_a_prompts_text_is_its_words_and_not_how_it_is_sampled_or_sent() -> None:
+    prompt = load_prompt("write")
+    sent = Parameters(leave_out=("seed",))
+    hot = prompt.model_copy(update={"sampling": Sampling(temperature=1.5), "constrained": False, "parameters": sent})
     text = prompt_text(prompt)
     assert prompt_text(hot) == text
     told = yaml.safe_load(text)
-    assert told["stages"]["quality"]["user"] == prompt.model_dump(mode="json")["stages"]["quality"]["user"]
-    assert "{{" in text
+    assert (told["name"], told["ask"]) == ("write", "write")
     other = prompt.model_copy(update={"description": prompt.description + "."})
     assert digest(prompt_text(other)) != digest(text)
 
@@ -265,9 +303,10 @@ def test_any_words_come_back_from_a_prompts_text(words: str) -> None:
 def test_params_and_tags_name_the_condition(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     plan = run.folder.plan
-    given_params = params(plan, plan.variants[0], "prompts:/plumbline-plain/1")
+    given_params = params(plan, plan.variants[0], "prompts:/plumbline-write/1")
     assert given_params["cases_digest"] == plan.cases_digest == run.folder.cases.digest
-    assert (given_params["prompt"], given_params["sampling_seed"], given_params["repeats"]) == ("plain", 0, 2)
+    assert (given_params["prompt"], given_params["ask"], given_params["offer"]) == ("write", "write", "permitted")
+    assert (given_params["sampling_seed"], given_params["repeats"]) == (0, 2)
     named = tags(run.folder, plan.variants[0])
     assert (named["plumbline.run"], named["simulated"], named["asked_git_sha"]) == ("made", "true", plan.git_sha)
     assert [tags(run.folder, one)["plumbline.baseline"] for one in plan.variants] == ["true", "false"]
@@ -277,17 +316,18 @@ def test_params_and_tags_name_the_condition(run: Run, monkeypatch: pytest.Monkey
 def test_policies_of_one_name_and_other_numbers_are_told_apart(run: Run) -> None:
     plan, (variant, _) = run.folder.plan, run.folder.plan.variants
     other = variant.model_copy(update={"policy": load_policy("seed").model_copy(update={"name": variant.policy.name})})
-    digests = {params(plan, one, "prompts:/plumbline-plain/1")["policy_digest"] for one in (variant, other)}
+    digests = {params(plan, one, "prompts:/plumbline-write/1")["policy_digest"] for one in (variant, other)}
     assert len(digests) == 2
     assert Policy.model_validate(yaml.safe_load(policy_text(other.policy))) == other.policy
 
 
-def test_only_the_first_answers_span_shows_the_first_messages(run: Run) -> None:
-    """What it was asked again with is not kept, and must not be made up."""
+def test_only_the_first_replys_span_shows_the_first_messages(run: Run) -> None:
+    """What the others were asked with is not kept, and must not be made up."""
     twice = row(run, replies=(reply("one"), reply("two")))
     first, second = trace(run.folder.plan.variants[0], twice, "0" * 32, {}).spans
-    assert [one["role"] for one in cast(Any, first.inputs)["messages"]] == ["system", "user"]
-    assert "which guardrails it broke" in str(second.inputs)
+    roles = [one["role"] for one in cast(Any, first.inputs)["messages"]]
+    assert (roles[0], roles[-1]) == ("system", "user")
+    assert "not kept" in str(second.inputs)
     assert (first.outputs, second.outputs) == ("one", "two")
 
 
@@ -355,9 +395,9 @@ def test_variants_of_one_prompt_share_its_version_and_are_linked_to_it(
     logged: dict[str, LoggedRun], client: Any
 ) -> None:
     linked = [client.get_run(one.run_id).data.tags["mlflow.linkedPrompts"] for one in logged.values()]
-    assert [json.loads(one) for one in linked] == [[{"name": "plumbline-plain", "version": "1"}]] * 2
-    assert client.get_run(logged["mixed"].run_id).data.params["prompt_uri"] == "prompts:/plumbline-plain/1"
-    assert client.load_prompt("prompts:/plumbline-plain/1").template == prompt_text(load_prompt("plain"))
+    assert [json.loads(one) for one in linked] == [[{"name": "plumbline-write", "version": "1"}]] * 2
+    assert client.get_run(logged["mixed"].run_id).data.params["prompt_uri"] == "prompts:/plumbline-write/1"
+    assert client.load_prompt("prompts:/plumbline-write/1").template == prompt_text(load_prompt("write"))
 
 
 @needs_mlflow
@@ -371,8 +411,11 @@ def test_traces_are_the_failures_and_the_drawn_with_what_was_asked_said_and_scor
     states = {(one.info.tags["plumbline.kind"], str(one.info.state.value)) for one in found}
     assert states == {("failure", "ERROR"), ("drawn", "OK")}
     odd = next(one for one in found if one.info.tags["plumbline.case"] == CASES[1].id)
-    assert odd.data.spans[0].outputs == ODD.replace("\0", "?")
-    assert [one["role"] for one in odd.data.spans[1].inputs["messages"]] == ["system", "user"]
+    assert odd.data.spans[0].outputs["decided"] == "is no JSON"
+    assert {"the rules", "right"} <= set(odd.data.spans[0].outputs)
+    assert odd.data.spans[1].outputs == ODD.replace("\0", "?")
+    roles = [one["role"] for one in odd.data.spans[1].inputs["messages"]]
+    assert (roles[0], roles[-1]) == ("system", "user")
     said = {one.name: one.feedback.value for one in odd.info.assessments}
     scored = next(one for one in rows(run.folder) if one.case.id == CASES[1].id)
     assert said == {name: score["value"] for name, score in scored.scores.items()}

@@ -1,4 +1,4 @@
-"""Reference answers: right by construction, in every generated and curated case; wrong ones fall into the trap."""
+"""Reference decisions are right by a case's own key, and wrong ones wrong; neither needs a row of the oracle table."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ from functools import cache
 
 import pytest
 
-from agents.answers import AnswerForm, answer_model
-from agents.asking.requests import labels_for
-from agents.claims import claims
-from agents.figures import figures
-from agents.guardrails import violations
-from agents.labels.label import Label
-from agents.labels.policy import load_policy
-from agents.lexicon import mention
-from agents.schema import Recommendation, Stage
+from agents.specialists.decision import MOST_ACTIONS
 from evals.case import Case, curated_cases
 from evals.generate import ROUND, generate
-from evals.reference import reference_answer, wrong_answer
-
-STANDARD = load_policy("standard")
+from evals.reference import reference_decision, wrong_decision
 
 
 @cache
@@ -27,63 +17,36 @@ def cases() -> list[Case]:
     return [*curated_cases(), *generate(3 * ROUND, 4)[::2]]
 
 
-def label_of(case: Case) -> Label | None:
-    return labels_for(case.spec, STANDARD)[case.stage]
-
-
-def fits_the_form(case: Case, answer: Recommendation) -> bool:
-    return bool(answer_model(AnswerForm.STANDARD, case.stage).model_validate(answer.model_dump(exclude_none=True)))
-
-
-def test_a_reference_answer_fits_the_form_and_breaks_no_guardrail() -> None:
+def test_a_reference_decision_makes_a_right_choice_and_meets_the_first_needs_without_harm() -> None:
     for case in cases():
-        answer = reference_answer(case)
-        assert fits_the_form(case, answer), case.id
-        assert violations(case.stage, case.spec, label_of(case), answer) == (), case.id
+        decision = reference_decision(case)
+        assert decision.choice.id in case.right_choices, case.id
+        assert all(set(decision.ids) & set(group) for group in case.right_actions[:MOST_ACTIONS]), case.id
+        assert not set(decision.ids) & set(case.harmful_actions), case.id
 
 
-def test_a_reference_answer_makes_every_required_point_and_no_forbidden_one() -> None:
+def test_a_wrong_decision_meets_no_need_and_does_harm() -> None:
     for case in cases():
-        answer = reference_answer(case)
-        assert [concept for concept in case.required if not mention(answer.text, concept)] == [], case.id
-        assert [concept for concept in case.forbidden if mention(answer.text, concept)] == [], case.id
-        assert answer.mode in case.acceptable_modes or case.stage is not Stage.INGESTION, case.id
+        decision = wrong_decision(case)
+        assert decision.choice.id in (case.wrong_choices or (decision.choice.id,)), case.id
+        assert not any(set(decision.ids) & set(group) for group in case.right_actions), case.id
+        assert set(decision.ids) <= set(case.harmful_actions), case.id
 
 
-def test_a_reference_answer_names_a_fact_with_its_figure_and_contradicts_no_label() -> None:
-    for case in cases():
-        answer, label = reference_answer(case), label_of(case)
-        told = answer.summary.partition(":")[0]
-        assert [*figures(told)] or "kind" in told, case.id
-        assert not label or [*claims(label, answer.text)] == [], case.id
+def bare(**key: object) -> Case:
+    cleared = dict.fromkeys(("right_choices", "wrong_choices", "right_actions", "harmful_actions"), ())
+    case = next(one for one in cases() if one.stage == "quality")
+    return case.model_copy(update={**cleared, "row": None, **key})
 
 
-def test_a_wrong_answer_is_as_well_formed_and_falls_into_the_trap() -> None:
-    for case in cases():
-        answer = wrong_answer(case)
-        assert fits_the_form(case, answer), case.id
-        assert [concept for concept in case.required if mention(answer.text, concept)] == [], case.id
-        assert answer.mode not in case.acceptable_modes, case.id
-        if case.forbidden or case.unacceptable_modes:
-            trap = any(mention(answer.text, concept) for concept in case.forbidden)
-            assert trap or answer.mode in case.unacceptable_modes, case.id
+def test_what_a_key_leaves_open_is_filled_with_what_it_does_not_call_wrong() -> None:
+    case = bare(wrong_choices=("publish",), harmful_actions=("stop_downstream",))
+    decision = reference_decision(case)
+    assert (decision.choice.id, decision.ids) == ("quarantine", ("measure_missing",))
+    useless = wrong_decision(bare(right_actions=(("stop_downstream",),)))
+    assert useless.ids == ("measure_missing",)
 
 
-def test_the_answer_to_one_side_of_a_near_miss_is_not_right_for_the_other() -> None:
-    by_id = {case.id: case for case in curated_cases()}
-    for case in by_id.values():
-        if case.pair is None:
-            continue
-        answer, other = reference_answer(case), by_id[case.pair]
-        same_label = set(case.acceptable_labels) == set(other.acceptable_labels)
-        right_mode = answer.mode in other.acceptable_modes or case.stage is not Stage.INGESTION
-        all_points = all(mention(answer.text, concept) for concept in other.required)
-        none_wrong = not any(mention(answer.text, concept) for concept in other.forbidden)
-        assert not (same_label and right_mode and all_points and none_wrong), case.id
-
-
-def test_a_case_of_ones_own_has_no_answer_that_we_know() -> None:
-    own = curated_cases()[0].model_copy(update={"row": None})
-    for known in (reference_answer, wrong_answer):
-        with pytest.raises(ValueError, match="names no row of the oracle table"):
-            known(own)
+def test_where_nothing_is_wrong_there_is_no_wrong_decision() -> None:
+    with pytest.raises(ValueError, match=r"its key calls nothing wrong$"):
+        wrong_decision(bare())

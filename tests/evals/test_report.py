@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,14 +15,17 @@ from evals.generate import generate
 from evals.metamorphic import RELATIONS
 from evals.report import MOST_OF_A_FAMILY, report, write_report
 from evals.results import compute_results, write_results
-from tests.evals.made_runs import every, made_run, right, wrong, wrong_on
+from tests.evals.decisions import decision_of
+from tests.evals.made_runs import every, made_run, reply, right, wrong, wrong_on
 
 CASES = generate(34, 3)
 
 
-def hostile(case: Case, _repeat: int) -> str:
-    """An answer that would like to be HTML."""
-    return f"<script>document.title='owned'</script><img src=x onerror=\"alert(1)\"> {case.id} " + "<" * 4000
+def hostile(case: Case, _repeat: int) -> dict[str, Any]:
+    """Replies, a note and facts that would like to be HTML, beside a decision that is wrong."""
+    attack = "<script>document.title='owned'</script><img src=x onerror=\"alert(1)\">"
+    decision = decision_of(case, good=False).model_copy(update={"note": attack, "facts": (attack, "<b>fact")})
+    return {"replies": (reply(f"{attack} {case.id} {'<' * 4000}"),), "decision": decision}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,7 @@ def test_nothing_of_a_models_words_or_a_name_is_markup(made: tuple[Run, str]) ->
     assert "<script>document" not in text
     assert "<img" not in text
     assert "<b>bad" not in text
+    assert "<b>fact" not in text
     assert "&lt;script&gt;document.title" in text
     assert text.count("<script>") == 1  # the page's own
 
@@ -60,7 +65,7 @@ def test_the_policy_names_the_digest_of_what_the_page_holds_and_nothing_else(mad
 def test_the_worst_samples_show_prompt_answer_and_every_scorers_reason(made: tuple[Run, str]) -> None:
     run, text = made
     worst = text[text.index('id="worst"') :]
-    for words in ("more characters", "Prompt", "You are a data", "cannot be used as it is", "schema_valid"):
+    for words in ("more characters", "Prompt and replies", "the rules decide", "need 1", "harmless", "rests on"):
         assert words in worst
     shown = re.findall(r"</span> (\S+) <span", worst)
     families = [run.folder.cases.by_id(case_id).family for case_id in shown]
@@ -74,6 +79,24 @@ def test_the_simulator_is_named_and_every_section_is_there(made: tuple[Run, str]
     for section in ("leaderboard", "comparisons", "scorers", "difficulty", "families", "worst", "definitions"):
         assert f'id="{section}"' in text
     assert 'id="metamorphic"' not in text  # there is no such case in this run
+
+
+def test_the_rules_stand_in_the_leaderboard_and_a_variant_below_them_is_told(made: tuple[Run, str]) -> None:
+    _, text = made
+    leaderboard = text[text.index('id="leaderboard"') : text.index('id="comparisons"')]
+    assert '<th scope="row">rules</th>' in leaderboard
+    assert "&lt;b&gt;bad&lt;/b&gt; does not beat the rules: 0.00 against" in leaderboard
+    difficulty = text[text.index('id="difficulty"') : text.index('id="families"')]
+    assert "rules</th>" in difficulty
+
+
+def test_a_sample_without_a_decision_tells_why_and_what_the_rules_decide(tmp_path: Path) -> None:
+    run = made_run(tmp_path, {"one": lambda *_: {"replies": (reply("{"),), "problem": "<b>cut off"}}, cases=CASES[:2])
+    text = report(run.folder, compute_results(run.folder, run.table))
+    worst = text[text.index('id="worst"') :]
+    assert "No decision: &lt;b&gt;cut off" in worst
+    assert "the rules decide" in worst
+    assert ">decided<" not in worst[: worst.index('id="definitions"')].replace('<th scope="row">decided<', "")
 
 
 @pytest.mark.slow

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agents.guardrails import GuardrailMode
+from agents.labels.policy import load_policy
+from agents.specialists.registry import labels_for
 from common.console import BadInput
+from evals.by_rules import decided_by_rules
 from evals.case import Case
 from evals.compare import Run
 from evals.generate import generate
-from evals.leaderboard import sentences, title
-from evals.reference import reference_answer
-from evals.results import Comparison, compute_results, load_results, sampling_in_words, sentence, write_results
+from evals.leaderboard import below_the_rules, sentences, title
+from evals.results import (
+    Comparison,
+    against_rules,
+    compute_results,
+    load_results,
+    sampling_in_words,
+    sentence,
+    write_results,
+)
 from evals.run_folder import RunFolder
 from evals.score_table import ScoreTable
+from evals.statistics import Estimate
 from tests.evals.made_runs import every, failed, made_run, reply, right, variant, wrong, wrong_on
 
 CASES = generate(34, 3)
@@ -56,15 +67,14 @@ def test_a_sample_that_has_two_lines_counts_once_and_by_its_first_answer(tmp_pat
         tmp_path,
         {"one": lambda case, r: failed(case) if case.id == CASES[1].id else right(case, r)},
         cases=CASES[:7],
-        changes={"guardrails": GuardrailMode.WARN},
     )
     answered, error = list(run.folder.samples())[:2]
-    again = answered.model_copy(update={"broken_rules": ("new_figure",), "source": "rules"})
+    again = answered.model_copy(update={"decision": None, "problem": "is no JSON"})
     with run.folder.samples_path.open("a") as file:
         for line in (again, error, error.model_copy(update={"index": answered.index, "case_id": answered.case_id})):
             file.write(line.model_dump_json(exclude_defaults=True) + "\n")
     one = compute_results(*_of(run)).of("one")
-    assert (one.errors, one.broken_rules, one.from_rules) == ({"unreachable": 1}, {}, 0)
+    assert (one.errors, one.undecided) == ({"unreachable": 1}, 0)
 
 
 def test_what_was_never_asked_is_told_and_is_no_error(tmp_path: Path) -> None:
@@ -94,22 +104,64 @@ def test_repeats_of_a_case_are_one_value_not_several(tmp_path: Path) -> None:
     assert (one.scores["headline"].mean, one.scores["headline"].n, one.asked) == (0.5, 34, 68)
 
 
-@pytest.mark.slow
-def test_answers_of_the_rules_and_broken_guardrails_are_counted(tmp_path: Path) -> None:
-    def given(case: Case, _repeat: int) -> dict[str, object]:
-        return {
-            "replies": (reply("no"),),
-            "source": "rules",
-            "because": "guardrails",
-            "recommendation": reference_answer(case),
-            "broken_rules": ("wrong_label", "wrong_label", "new_figure"),
-        }
+def test_answers_without_a_decision_are_scored_and_counted(tmp_path: Path) -> None:
+    none = {CASES[0].id, CASES[5].id}
 
-    run = made_run(tmp_path, {"one": given}, cases=CASES, changes={"guardrails": GuardrailMode.ENFORCE})
-    one = compute_results(*_of(run)).of("one")
-    assert (one.from_rules, one.broken_rules) == (34, {"new_figure": 34, "wrong_label": 34})  # samples, not breaches
+    def given(case: Case, repeat: int) -> Any:
+        return {"replies": (reply("no"),), "problem": "is no JSON"} if case.id in none else right(case, repeat)
+
+    one = compute_results(*_of(made_run(tmp_path, {"one": given}, cases=CASES))).of("one")
+    assert (one.undecided, one.scored, one.errored) == (2, 34, 0)
     assert one.scores["headline"] is not None
-    assert one.scores["headline"].mean == 1.0  # what was given is what is scored
+    assert one.scores["headline"].mean == pytest.approx(32 / 34)
+
+
+# --- the rules as an answerer ----------------------------------------------------------------------------
+
+
+def as_rules(case: Case, _repeat: int) -> dict[str, Any]:
+    """A model that decides as the rules do under `standard`."""
+    return {
+        "replies": (reply("{}"),),
+        "decision": decided_by_rules(case, labels_for(case.spec, load_policy("standard"))),
+    }
+
+
+def test_the_rules_line_is_what_a_model_gets_that_decides_as_they_do(tmp_path: Path) -> None:
+    results = compute_results(*_of(made_run(tmp_path, {"copy": as_rules, "bad": wrong}, cases=CASES)))
+    (rules,) = results.rules
+    copy = results.of("copy")
+    assert (rules.name, rules.policy) == ("rules", "standard")
+    assert (rules.scores, rules.agents, rules.families) == (copy.scores, copy.agents, copy.families)
+    assert rules.scores["headline"] is not None
+    assert rules.scores["headline"].n == 34
+    assert [one.name for one in results.lines][-1] == "bad"
+
+
+def test_a_variant_that_does_not_beat_the_rules_is_told_so_in_one_sentence(tmp_path: Path) -> None:
+    results = compute_results(*_of(made_run(tmp_path, {"copy": as_rules, "bad": wrong}, cases=CASES)))
+    told = {line.split()[0]: line for line in below_the_rules(results)}
+    theirs = results.rules[0].scores["headline"]
+    assert theirs is not None
+    assert set(told) == {"copy", "bad"}
+    assert told["bad"].startswith(f"bad does not beat the rules: 0.00 against {theirs.mean:.2f} (95 % interval [0.00, ")
+    better = results.of("copy").model_copy(update={"scores": {"headline": Estimate(0.9, theirs.mean + 0.01, 1.0, 34)}})
+    assert against_rules(better, results.rules[0]) is None
+    unscored = results.of("copy").model_copy(update={"scores": {"headline": None}})
+    assert against_rules(unscored, results.rules[0]) is None
+
+
+def test_each_policy_of_a_run_has_its_own_rules_line(tmp_path: Path) -> None:
+    run = made_run(tmp_path, {"one": wrong, "two": wrong}, cases=CASES[:7])
+    plan = run.folder.plan
+    other = plan.variants[1].model_copy(update={"policy": load_policy("seed")})
+    folder = RunFolder(run.folder.path, plan.model_copy(update={"variants": (plan.variants[0], other)}))
+    results = compute_results(folder, run.table)
+    assert [(one.name, one.policy) for one in results.rules] == [("rules/standard", "standard"), ("rules/seed", "seed")]
+    assert any("two does not beat the rules under seed" in line for line in below_the_rules(results))
+
+
+# --- comparisons -----------------------------------------------------------------------------------------
 
 
 def test_variants_are_compared_on_the_same_cases_with_holm_over_the_whole_table(tmp_path: Path) -> None:
@@ -173,13 +225,13 @@ def test_every_scorer_of_the_table_is_defined_in_words_the_headline_first(tmp_pa
     assert next(iter(results.definitions)) == "headline"
     assert set(results.definitions) == set(run.table.scorers)
     assert all(len(words) > 20 for words in results.definitions.values())
-    assert "required_points" in results.definitions["headline"]
+    assert "actions" in results.definitions["headline"]
 
 
 def test_a_comparison_in_words_has_interval_n_and_what_could_have_been_found() -> None:
     one = Comparison(
-        a="plain",
-        b="grounded",
+        a="write",
+        b="read",
         scorer="headline",
         n=66,
         clusters=34,
@@ -195,7 +247,7 @@ def test_a_comparison_in_words_has_interval_n_and_what_could_have_been_found() -
         mde=0.08,
     )
     assert sentence(one) == (
-        "grounded is better than plain in headline: +0.12 [+0.05, +0.19], n=66, p = 0.004 (Holm); "
+        "read is better than write in headline: +0.12 [+0.05, +0.19], n=66, p = 0.004 (Holm); "
         "this run finds differences from 0.08 on"
     )
     assert "too small to find any" in sentence(one.model_copy(update={"mde": 1.2}))

@@ -27,6 +27,8 @@ from tests.evals.small_runs import CASES, FAST, new_run, rows, write_suite
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., str]
+WRITES = ["write", "write_all"]
+"""One request a sample, and no probes."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def whole(folder: Path, url: str, **keys: Any) -> bytes:
     """A run that nothing interrupted; its scores."""
     folder.mkdir()
-    ran = run_suite(write_suite(folder / "suite.yaml", **keys), Where(url, out=folder / "run"))
+    ran = run_suite(write_suite(folder / "suite.yaml", prompts=WRITES, **keys), Where(url, out=folder / "run"))
     return (ran.folder.path / "scores.jsonl").read_bytes()
 
 
@@ -78,7 +80,7 @@ def test_nothing_is_asked_of_a_run_that_is_complete(tmp_path: Path, start_simula
 def test_another_suite_or_folder_is_refused(tmp_path: Path, start_simulator: Start) -> None:
     url = start_simulator(**FAST)
     whole(tmp_path / "a", url)
-    other = write_suite(tmp_path / "other.yaml", repeats=2)
+    other = write_suite(tmp_path / "other.yaml", prompts=WRITES, repeats=2)
     with pytest.raises(BadInput, match=r"was made from another suite: suite\.repeats was '1' and is '2'; use that"):
         resume_run(other, Where(url, out=tmp_path / "a" / "run"))
     with pytest.raises(BadInput, match="is no folder of a run"):
@@ -118,7 +120,8 @@ def test_the_way_on_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path, 
 @pytest.mark.slow
 def test_a_server_that_dies_is_told_with_how_to_go_on(tmp_path: Path, start_simulator: Start) -> None:
     dead = start_simulator(**FAST, fault=Fault.DISCONNECT)
-    suite = write_suite(tmp_path / "suite.yaml", cases={"count": 60, "seed": 3}, max_retries=0, concurrency=4)
+    how = {"cases": {"count": 60, "seed": 3}, "max_retries": 0, "concurrency": 4}
+    suite = write_suite(tmp_path / "suite.yaml", prompts=WRITES, **how)
     out = tmp_path / "run"
     with pytest.raises(CannotJudge) as given_up:
         run_suite(suite, Where(dead, out=out))
@@ -127,9 +130,7 @@ def test_a_server_that_dies_is_told_with_how_to_go_on(tmp_path: Path, start_simu
     assert told.endswith(f"when it is up again: python -m evals run --resume --out {out}")
     ran = resume_run(None, Where(start_simulator(**FAST), out=out))
     assert (ran.asked.answered, ran.asked.errored, ran.kept) == (120, 0, 0)
-    assert (out / "scores.jsonl").read_bytes() == whole(
-        tmp_path / "b", start_simulator(**FAST), cases={"count": 60, "seed": 3}, max_retries=0, concurrency=4
-    )
+    assert (out / "scores.jsonl").read_bytes() == whole(tmp_path / "b", start_simulator(**FAST), **how)
 
 
 def received(url: str) -> int:
@@ -157,9 +158,8 @@ def count(path: Path) -> int:
 @pytest.mark.timeout(900)
 def test_killed_at_twenty_points_a_run_ends_as_if_it_had_not_been(tmp_path: Path, start_simulator: Start) -> None:
     url = start_simulator(ttft_ms=40, itl_ms=0)
-    suite = write_suite(
-        tmp_path / "suite.yaml", cases={"count": SAMPLES // 4, "seed": 3}, repeats=2, concurrency=IN_FLIGHT
-    )
+    how = {"cases": {"count": SAMPLES // 4, "seed": 3}, "repeats": 2, "concurrency": IN_FLIGHT}
+    suite = write_suite(tmp_path / "suite.yaml", prompts=WRITES, **how)
     uninterrupted, out = tmp_path / "whole", tmp_path / "run"
     with command(suite, "--base-url", url, "--out", uninterrupted) as process:
         told = process.stderr.read() if process.stderr else ""
@@ -218,7 +218,7 @@ def test_a_disk_that_gets_full_is_told_and_the_run_goes_on_when_it_is_mended(
     tmp_path: Path, start_simulator: Start
 ) -> None:
     url = start_simulator(**FAST)
-    suite = write_suite(tmp_path / "suite.yaml", prompts=["plain"], cases={"count": 20, "seed": 3}, repeats=4)
+    suite = write_suite(tmp_path / "suite.yaml", prompts=["write"], cases={"count": 20, "seed": 3}, repeats=4)
     out = tmp_path / "run"
     with (
         smaller_files(24_000),

@@ -76,9 +76,10 @@ def test_a_run_is_never_written_over(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[]", "format: found None, this version reads 1; run it anew"),
-        ('{"format": 7}', "format: found 7, this version reads 1; run it anew"),
-        ('{"format": 1}', "suite: is missing"),
+        ("[]", "format: found None, this version reads 2; run it anew"),
+        ('{"format": 7}', "format: found 7, this version reads 2; run it anew"),
+        ('{"format": 1, "suite": {}}', "format: found 1, this version reads 2; run it anew"),
+        ('{"format": 2}', "suite: is missing"),
         ("{", "is not JSON"),
     ],
 )

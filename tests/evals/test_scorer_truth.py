@@ -1,232 +1,125 @@
-"""Are the scorers right? The right answer scores, chance scores by chance, and who only tries to score does not."""
+"""Are the scorers right? Right decisions score, traps score nothing, and chance scores little."""
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Sequence
 from functools import cache
-from statistics import fmean, stdev
-from typing import NamedTuple
+from statistics import fmean
 
 import pytest
 
-from agents.asking.requests import labels_for
-from agents.asking.variant import load_prompt, prompt_names
-from agents.labels.label import Label
 from agents.labels.policy import load_policy
-from agents.schema import IngestionMode, Stage
+from agents.specialists.decision import Decision, Picked
+from agents.specialists.registry import specialist_of, stages
+from agents.specialists.rules import permitted
 from evals.case import Case, curated_cases
-from evals.generate import ROUND, ROWS, generate
-from evals.reference import reference_answer, wrong_answer
-from evals.scorers import JUDGES_THE_POLICY, Answered, required_points, score_all
-from evals.specific import MOST_ASIDE, aside_phrases
-from tests.evals.adversaries import (
-    ATTACKS,
-    REFUSALS,
-    SILENT,
-    Attack,
-    answer,
-    prompt_again,
-    refusing,
-    some_points,
-    written,
-)
+from evals.generate import ROUND, generate
+from evals.labels import case_labels
+from evals.reference import reference_decision, wrong_decision
+from evals.sample import Sample
+from evals.scorers import JUDGES_THE_POLICY, score_all
+from evals.scoring import answered
 
 STANDARD = load_policy("standard")
-MARGIN = 0.05
-"""How much more than chance an answer that only tries to score may get, on the mean."""
-
-stages = pytest.mark.parametrize("stage", Stage)
-
-
-class Asked(NamedTuple):
-    """A case with its label and the right answer to it."""
-
-    case: Case
-    label: Label | None
-    right: str
+every_stage = pytest.mark.parametrize("stage", stages())
 
 
 @cache
-def asked(stage: Stage, count: int, seed: int) -> list[Asked]:
-    return [asked_of(case) for case in generate(count, seed) if case.stage is stage]
+def cases(stage: str) -> list[Case]:
+    return [case for case in (*curated_cases(), *generate(ROUND, 7)) if case.stage == stage]
 
 
-@cache
-def curated(stage: Stage) -> list[Asked]:
-    return [asked_of(case) for case in curated_cases() if case.stage is stage]
+def scores(case: Case, decision: Decision) -> dict[str, float]:
+    sample = Sample(index=0, variant="v", case_id=case.id, repeat=0, request="", decision=decision)
+    found = score_all(answered(case, sample, case_labels(case, STANDARD)))
+    return {name: score.value for name, score in found.items() if name not in JUDGES_THE_POLICY}
 
 
-def asked_of(case: Case) -> Asked:
-    return Asked(case, labels_for(case.spec, STANDARD)[case.stage], written(reference_answer(case)))
+def headline(case: Case, choice: str, actions: list[str]) -> float:
+    picked = tuple(Picked(id=action) for action in actions)
+    return scores(case, Decision(by="model", choice=Picked(id=choice), actions=picked))["headline"]
 
 
-def headline(one: Asked, raw: str) -> float:
-    return score_all(Answered(one.case, one.label, raw))["headline"].value
+@every_stage
+def test_the_right_decision_is_right_for_every_scorer(stage: str) -> None:
+    for case in cases(stage):
+        found = scores(case, reference_decision(case))
+        assert {name: value for name, value in found.items() if name != "permitted"} == dict.fromkeys(
+            ("decided", "choice", "actions", "harmless", "headline"), 1.0
+        ), case.id
 
 
-@cache
-def chance(stage: Stage, count: int, seed: int) -> float:
-    """What the right answer to another case gets, over all pairs of cases."""
-    ones = asked(stage, count, seed)
-    return fmean(headline(one, other.right) for one in ones for other in ones if other is not one)
+@every_stage
+def test_the_trap_of_each_case_scores_nothing(stage: str) -> None:
+    for case in cases(stage):
+        found = scores(case, wrong_decision(case))
+        assert (found["actions"], found["harmless"], found["headline"]) == (0.0, 0.0, 0.0), case.id
 
 
-def mean_of(attack: Attack, ones: Sequence[Asked], tries: int) -> float:
-    """The attack's mean headline, with the constant mode that serves it best."""
-    ingestion = ones[0].case.stage is Stage.INGESTION
-    modes: tuple[IngestionMode | None, ...] = tuple(IngestionMode) if ingestion else (None,)
-
-    def mean(mode: IngestionMode | None) -> float:
-        rng = random.Random(1)
-        answers = ((one, answer(attack(one.case, one.label, rng), mode)) for one in ones for _ in range(tries))
-        return fmean(headline(one, raw) for one, raw in answers)
-
-    return max(map(mean, modes))
+@every_stage
+def test_the_right_decision_of_another_family_is_mostly_not_right_here(stage: str) -> None:
+    found = [
+        scores(case, reference_decision(other))["headline"]
+        for case in cases(stage)
+        for other in cases(stage)
+        if other.family != case.family
+    ]
+    assert fmean(found) < 0.4
 
 
-# --- right, by chance, wrong -----------------------------------------------------------------------------
+@every_stage
+def test_picks_by_chance_score_little_even_among_what_is_permitted(stage: str) -> None:
+    rng, found, free = random.Random(1), list[float](), list[float]()
+    specialist = specialist_of(stage)
+    for case in cases(stage):
+        may = permitted(specialist, case.spec, case_labels(case, STANDARD)[stage])
+        for _ in range(20):
+            actions = rng.sample(may.actions, min(2, len(may.actions)))
+            found.append(headline(case, rng.choice(may.choices), actions))
+            actions = rng.sample([*specialist.actions_by_id], 2)
+            free.append(headline(case, rng.choice(specialist.choice.values), actions))
+    assert fmean(free) < 0.2
+    assert fmean(found) < 0.5
 
 
-@stages
-def test_the_right_answer_scores_full_marks(stage: Stage) -> None:
-    short_of_it = [one.case.id for one in asked(stage, ROUND, 7) if headline(one, one.right) < 1]
-    assert short_of_it == []
+# --- by hand ---------------------------------------------------------------------------------------------
+
+CURATED = {case.id: case for case in curated_cases()}
 
 
-@stages
-def test_the_right_answer_is_right_for_every_scorer_that_applies(stage: Stage) -> None:
-    for one in asked(stage, len(ROWS), 3):
-        scores = score_all(Answered(one.case, one.label, one.right, finish_reason="stop"))
-        wrong = {name: score for name, score in scores.items() if score.value < 1 and name not in JUDGES_THE_POLICY}
-        assert wrong == {}, one.case.id
+@pytest.mark.parametrize(
+    ("case_id", "choice", "actions"),
+    [
+        ("cpu-queue-01", "act_now", ["scale_out", "tune_queries"]),
+        ("machines-idle-01", "plan", ["shrink_slowly"]),
+        ("cpu-busy-calm-01", "watch", ["watch_trend"]),
+        ("quality-good-01", "publish", ["monitor"]),
+        ("quality-hole-01", "block", ["stop_downstream", "backfill"]),
+        ("quality-late-01", "block", ["restart_load", "mark_stale"]),
+        ("quality-unmeasured-01", "measure_first", ["measure_missing"]),
+        ("memory-killed-01", "act_now", ["add_memory", "find_leak"]),
+        ("disk-hours-01", "act_now", ["expand_storage"]),
+        ("kafka-lag-01", "plan", ["add_partitions"]),
+        ("errors-spike-01", "act_now", ["roll_back", "page_owner"]),
+    ],
+)
+def test_what_an_engineer_would_decide_gets_full_marks(case_id: str, choice: str, actions: list[str]) -> None:
+    assert headline(CURATED[case_id], choice, actions) == 1.0
 
 
-@stages
-def test_the_trap_of_each_row_scores_nothing(stage: Stage) -> None:
-    assert fmean(headline(one, written(wrong_answer(one.case))) for one in asked(stage, ROUND, 7)) <= 0.02
-
-
-@stages
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_oracle_agent_reaches_99_percent_on_hundreds_of_cases(stage: Stage, seed: int) -> None:
-    assert fmean(headline(one, one.right) for one in asked(stage, 480, seed)) >= 0.99
-
-
-@stages
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_random_agent_reaches_its_chance_level(stage: Stage, seed: int) -> None:
-    """It gives the right answer to a random other case; chance is worked out over all pairs.
-
-    Four standard errors: a sound scorer fails this for 1 in 16,000 seeds.
-    """
-    ones, rng = asked(stage, 240, seed), random.Random(seed)
-    draws = ((one, rng.choice([other for other in ones if other is not one])) for one in ones for _ in range(20))
-    values = [headline(one, other.right) for one, other in draws]
-    assert abs(fmean(values) - chance(stage, 240, seed)) <= 4 * stdev(values) / math.sqrt(len(values))
-
-
-@stages
-def test_chance_is_far_below_the_right_answer(stage: Stage) -> None:
-    assert chance(stage, len(ROWS), 7) <= 0.15
-
-
-# --- who only tries to score -----------------------------------------------------------------------------
-
-
-@stages
-@pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_gets_no_more_than_chance(stage: Stage, name: str) -> None:
-    assert mean_of(ATTACKS[name], asked(stage, len(ROWS), 7), tries=1) <= chance(stage, len(ROWS), 7) + MARGIN
-
-
-@stages
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_gets_no_more_than_chance_on_hundreds_of_cases(stage: Stage, name: str, seed: int) -> None:
-    assert mean_of(ATTACKS[name], asked(stage, 240, seed), tries=5) <= chance(stage, 240, seed) + MARGIN
-
-
-@stages
-@pytest.mark.slow
-@pytest.mark.parametrize("name", prompt_names())
-def test_the_prompt_told_again_gets_no_more_than_chance(stage: Stage, name: str) -> None:
-    attack = prompt_again(load_prompt(name))
-    assert mean_of(attack, asked(stage, 240, 1), tries=1) <= chance(stage, 240, 1) + MARGIN
-
-
-def worked_answers(stage: Stage) -> list[str]:
-    """The answers of all worked examples that come with Plumbline, as a model that copies would write them."""
-    prompts = map(load_prompt, prompt_names())
-    return [written(example.answer) for prompt in prompts for example in prompt.stages[stage].examples]
-
-
-@stages
-def test_a_worked_example_copied_word_for_word_earns_nothing(stage: Stage) -> None:
-    """Else a prompt would bring the right answers along, and who only copies would look as if it understood."""
-    assert worked_answers(stage)
-    for raw in worked_answers(stage):
-        assert [one.case.id for one in (*curated(stage), *asked(stage, ROUND, 7)) if headline(one, raw) > 0] == []
-
-
-@stages
-def test_the_advice_of_a_worked_example_is_never_more_than_half_of_what_a_case_requires(stage: Stage) -> None:
-    """Its own figures are what shuts a copy out; with those of the case put in their place it is not right either."""
-    for raw in worked_answers(stage):
-        for one in (*curated(stage), *asked(stage, ROUND, 7)):
-            points = required_points(Answered(one.case, one.label, raw))
-            assert points is None or points.value <= 0.5, f"{one.case.id}: {points.saw}"
-
-
-@stages
-@pytest.mark.parametrize("raw", SILENT)
-def test_an_answer_that_says_nothing_earns_nothing_anywhere(stage: Stage, raw: str) -> None:
-    for one in asked(stage, len(ROWS), 7):
-        assert earned(one, raw) == {0.0}, one.case.id
-
-
-@stages
-@pytest.mark.parametrize("words", REFUSALS)
-@pytest.mark.parametrize("fits", [True, False], ids=["in the schema", "in plain words"])
-def test_a_refusal_earns_nothing_anywhere(stage: Stage, words: str, fits: bool) -> None:
-    for one in asked(stage, len(ROWS), 7):
-        assert earned(one, refusing(stage, words) if fits else words) == {0.0}, one.case.id
-
-
-def earned(one: Asked, raw: str) -> set[float]:
-    """The different scores of the answer; what judges the policy is not the answer's."""
-    scores = score_all(Answered(one.case, one.label, raw))
-    return {score.value for name, score in scores.items() if name not in JUDGES_THE_POLICY}
-
-
-# --- can these tests fail? -------------------------------------------------------------------------------
-
-
-def test_an_attack_that_knows_the_answer_is_noticed() -> None:
-    def insider(case: Case, _label: Label | None, _rng: random.Random) -> tuple[str, str, str]:
-        said = reference_answer(case)
-        return said.summary, *said.actions  # type: ignore[return-value]
-
-    assert mean_of(insider, asked(Stage.QUALITY, len(ROWS), 7), tries=1) > chance(Stage.QUALITY, len(ROWS), 7) + MARGIN
-
-
-@stages
-@pytest.mark.slow
-@pytest.mark.parametrize("points", [2, 4, 6, 8])
-def test_points_named_at_random_beside_a_fact_stay_bounded(stage: Stage, points: int) -> None:
-    """A known weakness, bounded here: whole sentences that name a fact and a few points by chance are above chance.
-
-    Four of the quality stage's points get 0.51 (750 tries: standard error 0.02), whatever few tries may show.
-    """
-    assert mean_of(some_points(points), asked(stage, 102, 7), tries=10) < 0.57
-
-
-@stages
-def test_no_right_answer_is_near_being_taken_for_a_list(stage: Stage) -> None:
-    """The bound on phrases that a case does not ask for leaves room for advice that goes beyond the row."""
-    most = max(len(aside_phrases(Answered(one.case, one.label, one.right))) for one in asked(stage, ROUND, 7))
-    assert most < MOST_ASIDE[stage]
+@pytest.mark.parametrize(
+    ("case_id", "choice", "actions"),
+    [
+        ("quality-keys-01", "publish", ["dedupe_on_key", "merge_on_key"]),
+        ("quality-keys-01", "block", ["dedupe_on_key", "merge_on_key", "delete_failing"]),
+        ("quality-hole-01", "block", ["stop_downstream", "impute_missing"]),
+        ("quality-good-01", "block", ["monitor"]),
+        ("errors-spike-01", "act_now", ["mute_alert", "roll_back", "page_owner"]),
+        ("errors-spike-01", "watch", ["roll_back", "page_owner"]),
+        ("machines-idle-01", "plan", ["shrink_slowly", "scale_out"]),
+        ("kafka-lag-01", "plan", ["add_consumers", "add_partitions"]),
+        ("memory-killed-01", "act_now", ["restart_all", "add_memory", "find_leak"]),
+    ],
+)
+def test_what_does_harm_earns_nothing_beside_whatever_is_right(case_id: str, choice: str, actions: list[str]) -> None:
+    assert headline(CURATED[case_id], choice, actions) == 0.0

@@ -41,14 +41,14 @@ def same(one: ScoreTable, other: ScoreTable) -> bool:
 def test_every_answer_gets_what_the_scorers_say_of_it(run: RunFolder) -> None:
     table = score_run(run)
     assert table.values.shape == (2, CASES, 2, len(SCORER_NAMES))
-    assert (table.variants, table.scorers) == (("plain", "grounded"), SCORER_NAMES)
+    assert (table.variants, table.scorers) == (("write", "read"), SCORER_NAMES)
     assert [case.family for case in run.cases] == list(table.families)
     by_index = {row["index"]: row["scores"] for row in scores(run)}
     for sample in run.samples():
         case, variant, repeat = run.plan.place(sample.index)
         held = run.plan.variants[variant]
         labels = case_labels(run.cases[case], held.policy)
-        wanted = score_all(answered(run.cases[case], sample, labels, held.prompt.form))
+        wanted = score_all(answered(run.cases[case], sample, labels))
         assert {name: score["value"] for name, score in by_index[sample.index].items()} == {
             name: score.value for name, score in wanted.items()
         }
@@ -117,8 +117,8 @@ def test_scores_of_other_scorers_are_refused(run: RunFolder) -> None:
         load_table(run)
     score_run(run)
     path = run.path / "scores.jsonl"
-    path.write_bytes(path.read_bytes().replace(b"schema_valid", b"schema_sound"))
-    with pytest.raises(BadInput, match=r"is no row of these scorers \(KeyError\('schema_sound'\)\); score it anew: "):
+    path.write_bytes(path.read_bytes().replace(b'"decided"', b'"resolved"'))
+    with pytest.raises(BadInput, match=r"is no row of these scorers \(KeyError\('resolved'\)\); score it anew: "):
         load_table(run)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agents.asking.variant import prompt_names
-from agents.guardrails import GuardrailMode
 from agents.labels.policy import policy_names
+from agents.specialists.registry import stages
 from common.console import BadInput, CannotJudge
 from evals.case import dump_cases
 from evals.generate import generate
@@ -20,7 +20,7 @@ from evals.suite import Suite
 ROOT = Path(__file__).parents[2]
 RIGHT = """\
 name: small
-prompts: [plain, grounded]
+prompts: [write, read]
 cases: {count: 4, seed: 3}
 """
 
@@ -53,10 +53,9 @@ def refusal(text: str, base_url: str = NOBODY) -> str:
     return str(refused.value)
 
 
-def prompt(name: str, user: str) -> str:
-    stage = {"system": "s", "user": user}
-    stages = {"ingestion": stage, "quality": stage, "infrastructure": stage}
-    return json.dumps({"name": name, "version": 1, "description": "d", "stages": stages})
+def prompt(name: str, ask: str = "{{ facts }}") -> str:
+    document = {"name": name, "version": 1, "description": "d", "ask": "write"}
+    return json.dumps(document | {"stages": {stage: {"ask": ask} for stage in stages()}})
 
 
 # --- what a plan holds -----------------------------------------------------------------------------------
@@ -65,27 +64,26 @@ def prompt(name: str, user: str) -> str:
 def test_a_plan_holds_every_combination_named_by_the_axes_that_vary(folder: Path, start_simulator: Start) -> None:
     url = start_simulator()
     plan = planned(
-        RIGHT
+        RIGHT.replace("read", "write_all")
         + f"models: [{{name: a, base_url: {url!r}}}, {{name: b, base_url: {url!r}}}]\n"
         + "sampling: [{name: as prompt}, {name: hot, temperature: 1.5, constrained: false}]\n"
-        + "guardrails: [off]\nrepeats: 3\nbaseline: grounded/b/hot\n"
+        + "repeats: 3\nbaseline: write_all/b/hot\n"
     )
     assert [variant.name for variant in plan.variants] == [
         f"{one}/{model}/{sampling}"
-        for one in ("plain", "grounded")
+        for one in ("write", "write_all")
         for model in ("a", "b")
         for sampling in ("as prompt", "hot")
     ]
-    assert (plan.samples, plan.baseline, plan.simulated) == (4 * 8 * 3, "grounded/b/hot", True)
+    assert (plan.samples, plan.baseline, plan.simulated) == (4 * 8 * 3, "write_all/b/hot", True)
     hot, cool = plan.variants[1].prompt, plan.variants[0].prompt
     assert (hot.sampling.temperature, hot.constrained, cool.constrained) == (1.5, False, True)
     assert hot.sampling.max_tokens == cool.sampling.max_tokens
-    assert {variant.guardrails for variant in plan.variants} == {GuardrailMode.OFF}
 
 
 def test_one_combination_goes_by_its_prompts_name(folder: Path, start_simulator: Start) -> None:
-    plan = planned(RIGHT.replace("plain, grounded", "plain"), start_simulator(model="tiny"))
-    assert [(one.name, one.model.name, one.model.model) for one in plan.variants] == [("plain", "tiny", "tiny")]
+    plan = planned(RIGHT.replace("write, read", "write"), start_simulator(model="tiny"))
+    assert [(one.name, one.model.name, one.model.model) for one in plan.variants] == [("write", "tiny", "tiny")]
 
 
 def test_every_sample_has_a_place_and_every_place_a_sample(folder: Path, start_simulator: Start) -> None:
@@ -107,10 +105,23 @@ def test_the_example_suite_is_at_least_two_prompts_on_24_cases(start_simulator: 
     assert len(cases) >= 24
 
 
+def test_a_suites_parameters_go_over_those_of_each_prompt(folder: Path, start_simulator: Start) -> None:
+    Path("a.yaml").write_text(
+        json.dumps(json.loads(prompt("mine")) | {"parameters": {"add": {"top_k": 1, "min_p": 0}}})
+    )
+    plan = planned(
+        RIGHT.replace("write, read", "write, a.yaml") + "parameters: {add: {top_k: 5}, leave_out: [seed]}\n",
+        start_simulator(),
+    )
+    plain, mine = (variant.prompt.parameters for variant in plan.variants)
+    assert (plain.add, plain.leave_out) == ({"top_k": 5}, ("seed",))
+    assert (mine.add, mine.leave_out) == ({"top_k": 5, "min_p": 0}, ("seed",))
+
+
 def test_a_case_file_is_found_beside_the_suite(tmp_path: Path, start_simulator: Start) -> None:
     (tmp_path / "own.jsonl").write_text(dump_cases(generate(3, 9)))
     suite = tmp_path / "suite.yaml"
-    suite.write_text("name: a\nprompts: [plain]\ncases: {file: own.jsonl}\n")
+    suite.write_text("name: a\nprompts: [write]\ncases: {file: own.jsonl}\n")
     _, cases = load_plan(suite, start_simulator())
     assert list(cases) == generate(3, 9)
 
@@ -120,15 +131,15 @@ def test_prompt_and_policy_files_are_found_beside_the_suite(
 ) -> None:
     beside = tmp_path / "suites"
     beside.mkdir()
-    (beside / "mine.yaml").write_text(prompt("mine", "{{ facts }}"))
+    (beside / "mine.yaml").write_text(prompt("mine"))
     (beside / "strict.yaml").write_text((ROOT / "agents" / "labels" / "policies" / "standard.yaml").read_text())
-    Path("mine.yaml").write_text(prompt("of the working folder", "{{ facts }}"))
-    text = RIGHT.replace("plain, grounded", "plain, ./mine.yaml") + "policies: [strict.yaml]\n"
+    Path("mine.yaml").write_text(prompt("of the working folder"))
+    text = RIGHT.replace("write, read", "write, ./mine.yaml") + "policies: [strict.yaml]\n"
     (beside / "suite.yaml").write_text(text)
     plan, _ = load_plan(Path("suites/suite.yaml"), start_simulator())
-    assert [variant.name for variant in plan.variants] == ["plain", "mine"]
+    assert [variant.name for variant in plan.variants] == ["write", "mine"]
     # Where the suite lies is no part of what is asked: the plan holds the names as they were written.
-    assert (plan.suite.prompts, plan.suite.policies) == (["plain", "./mine.yaml"], ["strict.yaml"])
+    assert (plan.suite.prompts, plan.suite.policies) == (["write", "./mine.yaml"], ["strict.yaml"])
     (beside / "mine.yaml").unlink()
     with pytest.raises(BadInput, match=r"^suites/suite\.yaml: suites/mine\.yaml: there is no such file$"):
         load_plan(Path("suites/suite.yaml"), NOBODY)
@@ -151,9 +162,9 @@ def test_curated_cases_are_at_least_sixty(folder: Path, start_simulator: Start) 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("plain, grounded", "plain, fancy", f"suite.yaml: prompt 'fancy' is not known; known: {PROMPTS}, {OR_FILE}"),
-        ("plain, grounded", "plain, plain", "suite.yaml:2: prompts: 'plain' stands twice"),
-        ("plain, grounded", "", f"suite.yaml:2: prompts: found []; {NONE_GIVEN}"),
+        ("write, read", "write, fancy", f"suite.yaml: prompt 'fancy' is not known; known: {PROMPTS}, {OR_FILE}"),
+        ("write, read", "write, write", "suite.yaml:2: prompts: 'write' stands twice"),
+        ("write, read", "", f"suite.yaml:2: prompts: found []; {NONE_GIVEN}"),
         ("count: 4, seed: 3", "count: 4, file: a.jsonl", ONE_WAY),
         ("count: 4, seed: 3", "count: 4, curated: true", ONE_WAY),
         ("count: 4, seed: 3", "seed: 3", ONE_WAY),
@@ -170,7 +181,9 @@ def test_curated_cases_are_at_least_sixty(folder: Path, start_simulator: Start) 
          "suite.yaml:2: sampling.0.seed: found -1; input should be greater than or equal to 0"),
         ("name: small", f"name: small\nsampling: [{{name: a, seed: {2**64}}}]",
          f"suite.yaml:2: sampling.0.seed: found {2**64}; input should be less than or equal to {2**53}"),
-        ("name: small", "name: small\nguardrails: [off, warn, off]", "suite.yaml:2: guardrails: 'off' stands twice"),
+        ("name: small", "name: small\nguardrails: [off]", f"suite.yaml:2: unknown key 'guardrails'; allowed: {KEYS}"),
+        ("name: small", "name: small\nparameters: {add: {messages: []}}",
+         "suite.yaml:2: parameters.add: 'messages' belongs to every request and cannot be changed"),
         ("cases: {count: 4, seed: 3}", "", "suite.yaml:1: cases: is missing"),
         ("name: small", "name: [", "suite.yaml:3: is not YAML: did not find expected ',' or ']'"),
         (RIGHT, "", "suite.yaml: is empty"),
@@ -180,35 +193,33 @@ def test_a_wrong_suite_gets_one_line(folder: Path, old: str, new: str, message: 
     assert refusal(RIGHT.replace(old, new)) == message
 
 
-@pytest.mark.parametrize("mode", ["on", "none"])
-def test_guardrails_are_off_warn_or_enforce(folder: Path, mode: str) -> None:
-    message = refusal(RIGHT + f"guardrails: [{mode}]\n")
-    assert message.startswith("suite.yaml:4: guardrails.0: ")
-    assert "'off', 'warn' or 'enforce'" in message
-
-
 def test_ten_megabytes_where_a_name_should_be_get_a_short_line(folder: Path) -> None:
-    for line in ("policies: [{}]\n", "prompts: [plain, {}]\n"):
-        text = RIGHT.replace("prompts: [plain, grounded]\n", "") if line.startswith("prompts") else RIGHT
+    for line in ("policies: [{}]\n", "prompts: [write, {}]\n"):
+        text = RIGHT.replace("prompts: [write, read]\n", "") if line.startswith("prompts") else RIGHT
         assert len(refusal(text + line.format("x" * 10**7))) < 400
 
 
 def test_two_prompt_files_may_not_carry_one_name(folder: Path, start_simulator: Start) -> None:
-    Path("a.yaml").write_text(prompt("same", "{{ facts }}"))
+    Path("a.yaml").write_text(prompt("same"))
     Path("b.yaml").write_text(prompt("same", "{{ facts }} b"))
-    message = refusal(RIGHT.replace("plain, grounded", "a.yaml, b.yaml"), start_simulator())
+    message = refusal(RIGHT.replace("write, read", "a.yaml, b.yaml"), start_simulator())
     assert message == "suite.yaml: variants: 'same' is the name of two; names in prompts and policies must differ"
+
+
+def test_a_sampling_that_has_no_effect_on_a_prompt_is_no_variant(folder: Path, start_simulator: Start) -> None:
+    message = refusal(RIGHT + "sampling: [{name: free, constrained: false}]\n", start_simulator())
+    assert message == "suite.yaml: variant 'read': prompt: constrained: has no effect where ask is read"
 
 
 def test_a_prompt_that_fails_on_any_case_is_refused_before_the_first_call(folder: Path) -> None:
     Path("a.yaml").write_text(prompt("mine", "{{ label.value }}"))  # ingestion has no label
-    message = refusal(RIGHT.replace("plain, grounded", "a.yaml"))
+    message = refusal(RIGHT.replace("write, read", "a.yaml"))
     assert message.startswith("suite.yaml: case r01-0000: prompt mine: stage ingestion: ")
 
 
 def test_a_baseline_is_one_of_the_variants(folder: Path, start_simulator: Start) -> None:
     message = refusal(RIGHT + "baseline: brief\n", start_simulator())
-    assert message == "suite.yaml: baseline: found 'brief'; allowed: plain, grounded"
+    assert message == "suite.yaml: baseline: found 'brief'; allowed: write, read"
 
 
 def test_more_samples_than_fit_in_memory_are_refused(

@@ -69,6 +69,23 @@ def test_several_tokens_in_one_chunk_keep_both_counts() -> None:
     assert (found.content_chunks, found.output_tokens) == (1, 4)
 
 
+def test_log_probabilities_are_no_text_and_a_chunk_of_them_alone_is_no_token() -> None:
+    told = {
+        "content": [{"token": "x", "logprob": -0.1, "bytes": [120], "top_logprobs": [{"token": "y", "logprob": -9}]}]
+    }
+
+    def choice(delta: dict[str, Any]) -> bytes:
+        choices = [{"index": 0, "delta": delta, "logprobs": told, "finish_reason": None}]
+        return b"data: " + json.dumps({"choices": choices}).encode() + b"\n"
+
+    lines = [ROLE, choice({"content": "x"}), choice({"content": ""}), choice({"content": "z"}), FINISH, USAGE, DONE]
+    found = row(*lines)
+    assert (found.status, found.content_chunks) == (Status.OK, 2)
+    assert found.itl_s == pytest.approx([0.020])
+    stamps = array("q", range(1, len(lines) + 1))
+    assert answer_of(RawStream(0, lines, stamps, Ending.WHOLE, "", 200, 9)).texts == ["x", "z"]
+
+
 @pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
 def test_reasoning_is_output_too(key: str) -> None:
     assert row(chunk({key: "hm"}), token(), DONE).ttft_s == pytest.approx(0.010)

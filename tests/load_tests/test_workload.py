@@ -10,18 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from agents.schema import Stage
+from agents.specialists.registry import stages
 from common.console import BadInput, CannotJudge
 from load_tests import synthetic as synthetic_module
 from load_tests.profiles import ROOT, LoadProfile, load_profile
 from load_tests.synthetic import single_tokens
-from load_tests.workload import LoadPlan, content_digest, plan_load
+from load_tests.workload import LoadPlan, content_digest, plan_load, warm_up_requests
 from serving.endpoint import Endpoint, connect
 
 SIMULATED = Endpoint("http://127.0.0.1:9/v1", "m", SecretStr("k"), simulated=True)
@@ -112,17 +113,36 @@ def test_share_that_is_hung_up_on_is_drawn_by_seed_and_place(workload: dict[str,
     assert {every.request_at(index).cancel_after_chunks for index in range(20)} == {3}
 
 
-def test_cases_bring_their_stage_schema_and_with_score_themselves() -> None:
+def test_each_request_brings_its_own_schema_and_with_score_its_case() -> None:
     plain, scored = (plan_load(profile(agents(score=score)), SIMULATED).requests for score in (False, True))
-    assert {request.stage for request in plain} == set(Stage)
+    assert {request.stage for request in plain} == set(stages())
     assert all(request.case is None for request in plain)
     assert all(request.case and request.case.stage == request.stage for request in scored)
-    schemas = {request.stage: request.schema for request in plain}
-    # One object per stage: whoever makes a validator of it makes it once.
-    assert all(request.schema is schemas[request.stage] for request in plain)
-    assert all(
-        request.schema == json.loads(request.body)["response_format"]["json_schema"]["schema"] for request in plain
-    )
+    held = [json.loads(request.body)["response_format"]["json_schema"]["schema"] for request in plain]
+    assert [json.loads(request.schema or b"") for request in plain] == held
+    # One object for equal schemas: a hundred thousand cases share a few.
+    assert len({id(request.schema) for request in plain}) == len({request.schema for request in plain}) > 3
+
+
+def test_prompt_that_reads_sends_each_question_as_a_request_of_its_own() -> None:
+    plan = plan_load(profile(agents(prompt="read"), max_tokens=7), SIMULATED)
+    asked = [json.loads(request.body) for request in plan.requests]
+    assert len(asked) > 8
+    assert {(body["max_tokens"], body["logprobs"], body["stream"]) for body in asked} == {(1, True, True)}
+    assert {request.schema for request in plan.requests} == {None}
+
+
+def test_decision_of_several_requests_cannot_be_scored() -> None:
+    with pytest.raises(BadInput, match="score: prompt read reads its decision off several requests"):
+        plan_load(profile(agents(prompt="read", score=True)), SIMULATED)
+
+
+def test_warm_up_goes_through_the_stages_in_turn() -> None:
+    plan = plan_load(profile(agents(cases={"count": 60}, prompt="read")), SIMULATED)
+    asked = list(islice(warm_up_requests(plan), len(plan.requests) + 1))
+    assert {request.stage for request in asked[:3]} == {request.stage for request in asked[3:6]} == set(stages())
+    assert (len({request.body for request in asked}), asked[-1]) == (len(plan.requests), asked[0])
+    assert plan.profile.warmup_requests == 3
 
 
 def test_answers_are_not_validated_where_that_is_not_wanted() -> None:
@@ -148,7 +168,7 @@ def test_bodies_ask_for_a_stream_with_usage_and_the_profiles_limit() -> None:
 def test_pipelines_of_a_file_give_every_stage_of_each() -> None:
     plan = plan_load(load_profile(ROOT / "examples" / "load.yaml"), SIMULATED)
     assert Counter(Counter(request.pipeline_id for request in plan.requests).values()) == {3: 2}
-    assert (plan.prompt_name, plan.request_for(1, 2)) == ("grounded", plan.requests[3])
+    assert (plan.prompt_name, plan.request_for(1, 2)) == ("write", plan.requests[3])
 
 
 @pytest.mark.parametrize(

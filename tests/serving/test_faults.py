@@ -18,9 +18,19 @@ from typer.testing import CliRunner
 
 import serving.__main__ as command
 from common.console import BadInput
-from serving.faults import HUGE_CHARACTERS, STATUS_OF, Fault, accented, faulty_text, is_hit, misfit
+from serving.faults import (
+    HUGE_CHARACTERS,
+    REFUSAL_TEXT,
+    STATUS_OF,
+    TEXT_KEY,
+    Fault,
+    accented,
+    faulty_text,
+    is_hit,
+    misfit,
+)
 from serving.schema_answers import UnsupportedSchema
-from serving.simulator import RequestCounts, SimulatorSettings
+from serving.simulator import DecisionsRoute, RequestCounts, SimulatorSettings
 
 Start = Callable[..., str]
 T = TypeVar("T")
@@ -103,6 +113,7 @@ def test_a_storm_repeats_with_its_seed_and_ends_where_it_is_told_to(start_simula
         ({"fault_rate": float("nan")}, "--fault-rate: found nan"),
         ({"fault_first": -1}, "--fault-first: found -1"),
         ({"retry_after_s": -1}, "--retry-after-s: found -1"),
+        ({"refused_parameters": ("seed", " ")}, "--refuse-parameter: found a blank name"),
         ({"fault": Fault.NONE, "fault_rate": 0.5}, "say how with --fault"),
         ({"fault": Fault.NONE, "fault_first": 5}, "say how with --fault"),
     ],
@@ -113,13 +124,20 @@ def test_settings_that_cannot_be_are_refused_by_option(wrong: dict[str, Any], na
     assert named in str(refused.value)
 
 
+def test_the_commands_help_lists_every_fault() -> None:
+    told = CliRunner().invoke(command.app, ["sim", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    for fault in Fault:
+        assert fault.value in told
+
+
 def test_the_command_gives_every_option_to_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
     given_: list[SimulatorSettings] = []
     monkeypatch.setattr(command, "serve", lambda settings, *_: given_.append(settings))
     options = (
         "--ttft-ms 3 --itl-ms 2 --output-tokens 7 --seed 3 --ttft-cv 0.5 --itl-cv 0.25 --tokens-per-chunk 4 "
         "--max-running 5 --max-queue 6 --freeze-at-s 8 --freeze-for-s 9 "
-        "--fault http-429 --fault-rate 0.25 --fault-first 20 --retry-after-s 2"
+        "--fault http-429 --fault-rate 0.25 --fault-first 20 --retry-after-s 2 "
+        "--no-label-ids --decisions refuse-501 --refuse-parameter seed --refuse-parameter max_tokens"
     )
     assert CliRunner().invoke(command.app, ["sim", *options.split()]).exit_code == 0
     wanted = SimulatorSettings(
@@ -138,6 +156,9 @@ def test_the_command_gives_every_option_to_the_simulator(monkeypatch: pytest.Mon
         fault_rate=0.25,
         fault_first=20,
         retry_after_s=2,
+        label_ids=False,
+        decisions=DecisionsRoute.REFUSE_501,
+        refused_parameters=("seed", "max_tokens"),
     )
     assert given_ == [wanted]
 
@@ -266,6 +287,115 @@ def test_a_text_that_is_the_whole_answer_is_accented_too() -> None:
 def test_a_text_that_is_not_hit_stays_as_it_is(text: str) -> None:
     assert faulty_text(Fault.NONE, text, None) == text
     assert text.startswith(faulty_text(Fault.HALF_ANSWER, text, None))
+
+
+# --- answers without usable content ----------------------------------------------------------------------
+
+
+def message_of(body: bytes) -> tuple[dict[str, Any], str | None]:
+    """The message of a whole answer, and why it ended."""
+    (choice,) = json.loads(body)["choices"]
+    return choice["message"], choice["finish_reason"]
+
+
+def streamed_of(body: bytes) -> tuple[list[dict[str, Any]], str | None]:
+    """The deltas of a stream, and why it ended."""
+    events = [json.loads(line[6:]) for line in body.splitlines() if line.startswith(b"data: {")]
+    choices = [choice for event in events for choice in event["choices"]]
+    return [choice["delta"] for choice in choices], choices[-1]["finish_reason"]
+
+
+@pytest.mark.parametrize("fault", TEXT_KEY)
+def test_an_answer_without_content_has_null_and_its_text_elsewhere(start_simulator: Start, fault: Fault) -> None:
+    base_url = start_simulator(**FAST, fault=fault, output_tokens=6)
+    status, body = in_session(base_url, lambda session: ask(session, response_format=ASKED, logprobs=True))
+    message, reason = message_of(body)
+    assert (status, message["content"], message["role"]) == (200, None, "assistant")
+    assert set(message) == {"role", "content", TEXT_KEY[fault]}
+    assert json.loads(body)["choices"][0]["logprobs"] is None
+    assert json.loads(body)["usage"]["completion_tokens"] == 6
+    assert reason == ("tool_calls" if fault is Fault.TOOL_CALL else "stop")
+
+
+@pytest.mark.parametrize("fault", TEXT_KEY)
+def test_a_stream_without_content_brings_the_same_text_in_pieces(start_simulator: Start, fault: Fault) -> None:
+    base_url = start_simulator(**FAST, fault=fault, output_tokens=6)
+    _, body = in_session(base_url, lambda session: ask(session, response_format=ASKED))
+    message, reason = message_of(body)
+    _, body = in_session(base_url, lambda session: ask(session, response_format=ASKED, stream=True))
+    (first, *deltas, last), streamed_reason = streamed_of(body)
+    assert (first, last, streamed_reason) == ({"role": "assistant", "content": None}, {}, reason)
+    assert [list(delta) for delta in deltas] == [[TEXT_KEY[fault]]] * 6
+    said = [delta[TEXT_KEY[fault]] for delta in deltas]
+    if fault is Fault.TOOL_CALL:
+        assert {call["index"] for (call,) in said} == {0}
+        arguments = "".join(call["function"]["arguments"] for (call,) in said)
+        (call,) = message["tool_calls"]
+        assert (call["type"], call["function"]["arguments"]) == ("function", arguments)
+        jsonschema.validate(json.loads(arguments), SCHEMA)
+    else:
+        assert "".join(said) == message[TEXT_KEY[fault]]
+
+
+def test_a_refusal_is_a_sentence_and_a_token_limit_cuts_a_call(start_simulator: Start) -> None:
+    refused = start_simulator(**FAST, fault=Fault.REFUSAL)
+    _, body = in_session(refused, lambda session: ask(session, response_format=ASKED))
+    assert message_of(body)[0]["refusal"] == REFUSAL_TEXT
+    calling = start_simulator(**FAST, fault=Fault.TOOL_CALL, output_tokens=6)
+    _, body = in_session(calling, lambda session: ask(session, max_tokens=2))
+    assert message_of(body)[1] == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_logprobs_is_a_sound_answer_with_null_where_they_were_asked_for(
+    start_simulator: Start, stream: bool
+) -> None:
+    sound, silent = (start_simulator(**FAST, fault=fault, output_tokens=3) for fault in (Fault.NONE, Fault.NO_LOGPROBS))
+
+    def told(base_url: str) -> list[Any]:
+        _, body = in_session(base_url, lambda session: ask(session, logprobs=True, top_logprobs=2, stream=stream))
+        lines = [line.removeprefix(b"data: ") for line in body.splitlines() if b"{" in line]
+        return [choice["logprobs"] for line in lines for choice in json.loads(line)["choices"]]
+
+    assert set(told(silent)) == {None}
+    assert sum(entry is not None for entry in told(sound)) == (3 if stream else 1)
+
+
+# --- parameters that a model does not support ------------------------------------------------------------
+
+
+def test_a_refused_parameter_is_named_in_openais_form(start_simulator: Start) -> None:
+    base_url = start_simulator(**FAST, refused_parameters=("seed", "max_tokens"))
+
+    async def work(session: aiohttp.ClientSession) -> list[tuple[int, bytes]]:
+        return [await ask(session, **more) for more in ({"seed": 1}, {"seed": None}, {"max_tokens": 4})]
+
+    seed, null, limit = in_session(base_url, work)
+    for status, body in (seed, null):
+        error = json.loads(body)["error"]
+        assert (status, error["param"], error["code"]) == (400, "seed", "unsupported_parameter")
+        assert error["message"] == "Unsupported parameter: 'seed' is not supported with this model."
+        assert error["type"] == "invalid_request_error"
+    error = json.loads(limit[1])["error"]
+    assert (limit[0], error["param"]) == (400, "max_tokens")
+    assert "Use 'max_completion_tokens' instead." in error["message"]
+
+
+def test_a_request_without_the_refused_parameter_is_answered(start_simulator: Start) -> None:
+    base_url = start_simulator(**FAST, refused_parameters=("seed", "max_tokens"))
+    status, body = in_session(base_url, lambda session: ask(session, max_completion_tokens=4))
+    assert status == 200
+    assert json.loads(body)["usage"]["completion_tokens"] == 4
+
+
+def test_what_is_no_json_is_told_as_that_though_parameters_are_refused(start_simulator: Start) -> None:
+    async def work(session: aiohttp.ClientSession) -> tuple[int, Any]:
+        async with session.post("/v1/chat/completions", data=b'{"seed": 1') as answer:
+            return answer.status, await answer.json()
+
+    status, answer = in_session(start_simulator(**FAST, refused_parameters=("seed",)), work)
+    assert status == 400
+    assert "Invalid JSON" in answer["error"]["message"]
 
 
 # --- what is counted -------------------------------------------------------------------------------------

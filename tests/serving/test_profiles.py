@@ -87,6 +87,17 @@ def test_the_context_is_bounded_but_never_longer_than_the_model_allows() -> None
     assert argument(gpu_profile(32768).arguments, "--max-model-len") == "8192"
 
 
+def test_usage_tells_what_came_from_the_prefix_cache() -> None:
+    for profile in (cpu_profile(PLAIN, TINY), gpu_profile(8192)):
+        assert "--enable-prompt-tokens-details" in profile.arguments
+
+
+def test_a_cpu_keeps_prompts_in_blocks_that_it_can_work_on_and_no_longer() -> None:
+    # vLLM's CPU attention wants multiples of 32; what two prompts share is found again in whole blocks alone.
+    assert argument(cpu_profile(PLAIN, TINY).arguments, "--block-size") == "32"
+    assert "--block-size" not in gpu_profile(8192).arguments
+
+
 def test_libraries_found_are_preloaded_and_a_missing_tcmalloc_is_hinted_at() -> None:
     both = Machine((0,), frozenset(), 20 * GIB, preload=("/lib/libtcmalloc_minimal.so.4", "/env/lib/libiomp5.so"))
     profile = cpu_profile(both, TINY)

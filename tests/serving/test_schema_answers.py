@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -148,6 +148,65 @@ def test_an_answer_is_valid_for_a_pydantic_model(seed: int) -> None:
     Everything.model_validate_json(compact_json(answer))
 
 
+DECISION = {
+    "type": "object",
+    "properties": {
+        "mode": {"enum": ["batch", "streaming"]},
+        "actions": {
+            "type": "array",
+            "items": {"enum": ["scale_out", "add_queue", "alert_owner", "backfill"]},
+            "minItems": 1,
+            "maxItems": 3,
+            "uniqueItems": True,
+        },
+        "facts": {
+            "type": "array",
+            "items": {"$ref": "#/$defs/Fact"},
+            "minItems": 1,
+            "maxItems": 2,
+            "uniqueItems": True,
+        },
+        "note": {"type": "string", "maxLength": 160},
+    },
+    "required": ["mode", "actions", "facts", "note"],
+    "additionalProperties": False,
+    "$defs": {"Fact": {"enum": ["late_events", "null_share"], "type": "string"}},
+}
+"""What a decision is asked by."""
+
+
+@given(SEEDS, st.sampled_from([0, 300]))
+def test_a_decision_has_distinct_actions_and_facts(seed: int, min_characters: int) -> None:
+    answer = answer_for(DECISION, random.Random(seed), min_characters=min_characters)
+    jsonschema.validate(answer, DECISION, cls=jsonschema.Draft202012Validator)
+
+
+def test_every_number_of_distinct_values_that_is_allowed_comes_up() -> None:
+    drawn = [answer_for(DECISION["properties"]["actions"], random.Random(seed)) for seed in range(50)]  # type: ignore[index]
+    assert {len(actions) for actions in drawn if isinstance(actions, list)} == {1, 2, 3}
+
+
+@example(0, [1, 1.0], {"minItems": 2})
+@example(0, [1, True], {"minItems": 2})
+@given(
+    SEEDS,
+    st.lists(st.sampled_from([1, 1.0, True, "1", None, 0, False, 2]), min_size=1),
+    bounds("minItems", "maxItems", st.integers(0, 4)),
+)
+def test_distinct_is_meant_as_json_means_it(seed: int, values: list[Any], limits: dict[str, int]) -> None:
+    schema = {"type": "array", "items": {"enum": values}, "uniqueItems": True, **limits}
+    if limits.get("minItems", 0) > len({(isinstance(value, bool), value) for value in values}):
+        with pytest.raises(UnsupportedSchema, match="minItems"):
+            answer_for(schema, random.Random(seed))
+        return
+    jsonschema.validate(answer_for(schema, random.Random(seed)), schema, cls=jsonschema.Draft202012Validator)
+
+
+def test_unique_items_that_need_not_be_are_no_constraint() -> None:
+    schema = {"type": "array", "items": {"type": "integer"}, "uniqueItems": False, "minItems": 1}
+    jsonschema.validate(answer_for(schema, random.Random(0)), schema)
+
+
 @pytest.mark.parametrize("model", [Everything, Tree])
 def test_the_same_seed_gives_the_same_answer(model: type[BaseModel]) -> None:
     first, again, other = (answer_for(model.model_json_schema(), random.Random(seed)) for seed in (7, 7, 8))
@@ -192,6 +251,9 @@ def test_where_strings_may_not_grow_the_answer_stays_short() -> None:
         ({"if": {}, "then": {}}, "if", "#"),
         ({"type": "array", "items": {"multipleOf": 3}}, "multipleOf", "#/items"),
         ({"$ref": "#/$defs/A", "$defs": {"A": {"uniqueItems": True}}}, "uniqueItems", "#/$defs/A"),
+        ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, "uniqueItems", "#"),
+        ({"items": {"enum": [1]}, "prefixItems": [{"enum": [1]}], "uniqueItems": True}, "uniqueItems", "#"),
+        ({"items": {"enum": [1]}, "uniqueItems": 1}, "uniqueItems", "#"),
         ({"allOf": [{"minimum": 1}, {"maximum": 2}]}, "allOf", "#"),
         ({"anyOf": [{"type": "string"}], "minLength": 3}, "minLength", "#"),
         ({"$ref": "https://example.com/schema"}, "$ref", "#"),
@@ -223,6 +285,7 @@ def test_what_is_not_understood_is_refused_by_name_whatever_the_seed(
         {"type": "array", "prefixItems": [{}], "items": False, "minItems": 2},
         {"type": "object", "required": ["a"], "additionalProperties": False},
         {"type": "string", "enum": [1, 2]},
+        {"type": "array", "items": {"enum": ["a", "b", "a"]}, "uniqueItems": True, "minItems": 3},
         {"oneOf": [{"type": "integer"}, {"type": "integer"}]},
         {
             "$defs": {"A": {"required": ["a"], "properties": {"a": {"$ref": "#/$defs/A"}}}},

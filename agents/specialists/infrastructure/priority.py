@@ -9,11 +9,13 @@ import numpy as np
 from agents.facts.spec import InfrastructureMetrics
 from agents.labels.hysteresis import Line, judge
 from agents.labels.label import Label, RuleFired
-from agents.labels.labelling import PRIORITIES, Finding, NotJudged, decide, lacking, missing, shown, without_impossible
+from agents.labels.labelling import Finding, NotJudged, decide, lacking, missing, shown, without_impossible
 from agents.labels.policy_model import Adaptive, Cpu, Damping, Policy, PriorityRules, Use, WeakSignal
 from agents.specialists.infrastructure.disk import disk_findings
 from agents.specialists.infrastructure.error_budget import burn_findings
 
+PRIORITIES = ("NORMAL", "HIGH", "CRITICAL")
+"""From the mildest to the worst."""
 NEEDED = ("cpu_percent", "memory_percent")
 """Without these the priority is UNKNOWN."""
 

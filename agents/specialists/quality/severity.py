@@ -5,9 +5,11 @@ from __future__ import annotations
 from agents.facts.spec import QualityMetrics
 from agents.facts.units import seconds
 from agents.labels.label import Label, RuleFired
-from agents.labels.labelling import SEVERITIES, Finding, decide, lacking, missing, shown, without_impossible
+from agents.labels.labelling import Finding, decide, lacking, missing, shown, without_impossible
 from agents.labels.policy_model import Policy, SeverityRules
 
+SEVERITIES = ("LOW", "MEDIUM", "HIGH")
+"""From the mildest to the worst."""
 NEEDED = ("completeness_percent", "consistency_percent")
 """Without these the severity is UNKNOWN."""
 DIMENSIONS = (*NEEDED, "validity_percent")

@@ -1,0 +1,432 @@
+"""Rows 1 to 5 and 7 to 16 of the oracle table: how data should move from its source."""
+
+from __future__ import annotations
+
+from agents.specialists.oracle import Key, OracleRow, options
+
+B, M, S, C, P = "batch", "micro_batch", "streaming", "cdc", "push_receiver"
+_STAGE = "ingestion"
+_LOG = ("follow_log", "keep_log")
+"""No use where there is no log, or none that may be read."""
+CLOSED_LOG_WITHIN_SECONDS = Key(
+    (M,),
+    (C, B, P),
+    (),
+    (("find_deletes", "ask_for_push"),),
+    (*_LOG, "copy_whole"),
+)
+"""The near miss of row 7: seconds matter still, so a batch is too late; a mark on deleted rows can be polled for."""
+
+ROWS = (
+    OracleRow(
+        1,
+        "S1,S10",
+        _STAGE,
+        Key(
+            (B,),
+            (S, C, P),
+            (),
+            (("keep_cursor",), ("follow_pages",), ("back_off",)),
+            ("stream_stack", "poll_tightly", *_LOG),
+        ),
+        options(
+            type="REST API | vendor REST API | GraphQL API",
+            kind="rest_api",
+            latency_need="1 day",
+            volume="200MB/day | 0.5GB/day | 700MB/day",
+        ),
+        easy=options(frequency="daily | once a day"),
+        noise=options(rate_limit="60 requests/min | 600 requests/min"),
+        edge=options(volume="990MB/day | 1000MB/day"),
+        plain=(
+            "The report is made once a day from {volume}; nobody needs it sooner.",
+            "One pull a night is enough: yesterday's records, {volume} of them.",
+        ),
+        lures=(
+            "Sales calls the report real-time, but it is read once a morning.",
+            "Another team runs a large message broker and has room to spare.",
+            "The architects would like one modern event platform for everything one day.",
+        ),
+    ),
+    OracleRow(
+        2,
+        "S10,S12",
+        _STAGE,
+        Key(
+            (M,),
+            (C, B, S, P),
+            (),
+            (("back_off",), ("keep_cursor",), ("merge_by_key",)),
+            ("poll_tightly", "commit_offsets", "stream_stack", *_LOG),
+        ),
+        options(
+            type="REST API | partner REST API | carrier API",
+            kind="rest_api",
+            latency_need="5 min | 8 min | 10 min",
+            volume="2GB/day | 6GB/day | 10GB/day",
+            rate_limit="60 requests/min | 100 requests/min | 300 requests/min",
+            description="There is no webhook.",
+        ),
+        easy=options(frequency="every 5 minutes | every 10 minutes"),
+        edge=options(latency_need="2 min | 14 min", rate_limit="20 requests/min"),
+        plain=(
+            "Changes should show within {latency_need}.",
+            "Data may be {latency_need} old; calls are limited.",
+        ),
+        lures=(
+            "The brief calls it real-time.",
+            "The provider's own database is said to be MySQL; nobody outside may read it.",
+            "Each call brings at most 500 records.",
+        ),
+    ),
+    OracleRow(
+        3,
+        "S12,S13",
+        _STAGE,
+        Key((M, S), (B, C), (), (("ask_for_push",),), ("poll_tightly", *_LOG)),
+        options(
+            type="REST API | exchange REST API | fleet REST API",
+            kind="rest_api",
+            latency_need="1 s | 2 s | 5 s",
+            rate_limit="60 requests/min | 120 requests/min",
+            description="There is no webhook.",
+        ),
+        easy=options(frequency="within seconds"),
+        noise=options(volume="1GB/day | 4GB/day"),
+        edge=options(latency_need="8 s | 9 s", rate_limit="600 requests/min"),
+        plain=(
+            "Prices are wrong after {latency_need}.",
+            "Every change must be seen within {latency_need}.",
+        ),
+        lures=(
+            "The vendor's leaflet says that the API is fast.",
+            "Each answer takes 80 ms.",
+            "A test with one user looked fine.",
+        ),
+    ),
+    OracleRow(
+        4,
+        "S3,S5,S24",
+        _STAGE,
+        Key(
+            (S,),
+            (B, C, P),
+            (),
+            (("commit_offsets",), ("dead_letter",), ("merge_by_key",)),
+            ("drop_late", *_LOG),
+        ),
+        options(
+            type="Kafka | Kafka topic | Redpanda topic",
+            kind="kafka",
+            latency_need="1 s | 2 s | 5 s",
+            volume="20GB/day | 50GB/day | 80GB/day",
+        ),
+        easy=options(frequency="streaming, needed within seconds"),
+        noise=options(partitions=(6, 12, 24)),
+        edge=options(latency_need="8 s | 9 s", volume="3.9GB/h | 95GB/day"),
+        plain=(
+            "Fraud checks act on each event within {latency_need}; {volume} come in.",
+            "An event is of use for {latency_need} only, and the topic carries {volume}.",
+        ),
+        lures=(
+            "Finance reads the same figures once a month.",
+            "The warehouse is loaded at night by another team.",
+            "Most events arrive in office hours.",
+        ),
+    ),
+    OracleRow(
+        5,
+        "S4,S5",
+        _STAGE,
+        Key((M,), (C, P), (), (("write_in_bulk",), ("arrange_files",)), ("insert_each", "drop_late", *_LOG)),
+        options(
+            type="Kafka | Kafka topic | Redpanda topic",
+            kind="kafka",
+            latency_need="10 min | 15 min | 30 min",
+            volume="200GB/day | 400GB/day | 9GB/h",
+        ),
+        easy=options(frequency="needed within minutes"),
+        noise=options(partitions=(12, 48, 96)),
+        edge=options(latency_need="5 min | 55 min", volume="4.2GB/h | 40GB/day"),
+        plain=(
+            "The table is read every {latency_need} and takes in {volume}.",
+            "Readers are content with data {latency_need} old; {volume} are written.",
+        ),
+        lures=(
+            "The topic itself delivers within milliseconds.",
+            "An engineer would like to see each event at once.",
+            "The sink makes one file for every write.",
+        ),
+    ),
+    OracleRow(
+        7,
+        "S6,S7",
+        _STAGE,
+        Key(
+            (C,),
+            (B, P),
+            (),
+            (("follow_log",), ("keep_log",), ("merge_by_key",)),
+            ("copy_whole", "keep_cursor"),
+        ),
+        options(
+            type="PostgreSQL | MySQL | SQL Server",
+            kind="database",
+            latency_need="10 s | 20 s | 30 s",
+            deletes_matter=True,
+            log_access=True,
+            volume="5GB/day | 15GB/day",
+        ),
+        easy=options(frequency="needed within seconds"),
+        edge=options(latency_need="50 s | 55 s", volume="60GB/day"),
+        plain=(
+            "Cancelled orders are deleted and must vanish downstream within {latency_need}; the log may be read.",
+            "An order database whose deletes have to arrive within {latency_need}. We may read its log.",
+        ),
+        lures=(
+            "Every table has an updated_at column.",
+            "A full copy takes four hours and has always worked.",
+            "The administrators prefer jobs that run at night.",
+        ),
+    ),
+    OracleRow(
+        8,
+        "S7",
+        _STAGE,
+        Key((M, B), (S, P), (), (("allow_late", "keep_cursor"),), ("copy_whole", "stream_stack")),
+        options(
+            type="PostgreSQL | SQL Server | MariaDB",
+            kind="database",
+            latency_need="1 h",
+            deletes_matter=False,
+            volume="1GB/day | 4GB/day",
+            description=(
+                "Append-only table with an updated_at column.",
+                "Rows are only added and carry updated_at.",
+                "An insert-only journal; updated_at is indexed.",
+            ),
+        ),
+        easy=options(frequency="hourly | every hour"),
+        edge=options(volume="20GB/day", log_access=True),
+        plain=(
+            "A read replica may be queried; once an hour will do.",
+            "Nothing is ever deleted, and {latency_need} old is fresh enough.",
+        ),
+        lures=(
+            "Some rows are committed a few minutes after their timestamp.",
+            "The last full copy took the whole weekend.",
+            "A consultant has recommended an event platform.",
+        ),
+    ),
+    OracleRow(
+        9,
+        "S8",
+        _STAGE,
+        Key((B,), (C, S, P), (), (("copy_whole",),), ("stream_stack", *_LOG)),
+        options(
+            type="PostgreSQL | MySQL | Oracle database",
+            kind="database",
+            latency_need="1 day",
+            volume="2MB/day | 5MB/day | 12MB/day",
+            description=(
+                "A lookup table of 3000 rows.",
+                "A reference table of 20000 rows.",
+                "A dimension table of 60000 rows.",
+            ),
+        ),
+        easy=options(frequency="daily | every night"),
+        edge=options(log_access=True, description="A lookup table of 99000 rows. | A reference table of 95000 rows."),
+        plain=(
+            "It has no usable timestamp and is needed once a day.",
+            "A whole copy takes seconds, and yesterday's is good enough.",
+        ),
+        lures=(
+            "The order tables are followed change by change.",
+            "The tools for reading the log are installed.",
+            "It is joined to billions of events.",
+        ),
+    ),
+    OracleRow(
+        10,
+        "S7",
+        _STAGE,
+        Key((B,), (C, S, P), (), (("find_deletes", "copy_whole"),), _LOG),
+        options(
+            type="Oracle database | SQL Server | DB2",
+            kind="database",
+            latency_need="1 day",
+            deletes_matter=True,
+            log_access=False,
+            volume="2GB/day | 6GB/day",
+        ),
+        easy=options(frequency="daily | every night"),
+        edge=options(volume="40GB/day"),
+        plain=(
+            "Closed accounts are deleted and must disappear from the reports; the log is off limits.",
+            "Deletes have to be seen, and the administrators do not open the log.",
+        ),
+        lures=(
+            "Each row carries the time of its last change.",
+            "The vendor sells a reader for the log, which is not licensed here.",
+            "Hardly 20 rows a day are deleted.",
+        ),
+    ),
+    OracleRow(
+        11,
+        "S17",
+        _STAGE,
+        Key((B,), (S, C, P), (), (("track_files",), ("arrange_files",)), ("stream_stack", "copy_whole", *_LOG)),
+        options(
+            type="object storage | S3 bucket | GCS bucket",
+            kind="object_storage",
+            latency_need="1 day",
+            volume="3000 files/day | 5000 files/day | 8000 files/day",
+        ),
+        easy=options(frequency="daily | every night"),
+        edge=options(volume="40000 files/day | 90000 files/day"),
+        plain=(
+            "Partners drop {volume}, which one load a night takes in.",
+            "A daily load is what the readers ask for; {volume} arrive.",
+        ),
+        lures=(
+            "Some partners send the same file again a day later.",
+            "The largest file has 2 GB, the smallest 3 KB.",
+            "Files arrive at any hour.",
+        ),
+    ),
+    OracleRow(
+        12,
+        "S17",
+        _STAGE,
+        Key((M,), (B, C), (), (("take_notifications",), ("arrange_files",)), ("list_folders", "copy_whole", *_LOG)),
+        options(
+            type="object storage | S3 bucket | GCS bucket",
+            kind="object_storage",
+            latency_need="2 min | 5 min",
+        ),
+        easy=options(frequency="within minutes"),
+        noise=options(volume="2M files/h | 3M files/h"),
+        edge=options(latency_need="12 min | 14 min", volume="1.1M files/h"),
+        plain=(
+            "A new file must be queryable within {latency_need}.",
+            "Operators look at each file at most {latency_need} after it lands.",
+        ),
+        lures=(
+            "The present job walks through all folders and has done so for years.",
+            "Most files are smaller than 20 KB.",
+            "Old files are never changed.",
+        ),
+    ),
+    OracleRow(
+        13,
+        "S15,S16",
+        _STAGE,
+        Key(
+            (S,),
+            (B, C, P),
+            (),
+            (("buffer_at_edge",), ("allow_late",), ("merge_by_key",)),
+            ("insert_each", "poll_tightly", "drop_late"),
+        ),
+        options(
+            type="MQTT sensors | IoT sensors over MQTT | MQTT gateways",
+            kind="mqtt",
+            latency_need="1 s | 3 s | 5 s",
+            volume="8GB/day | 40GB/day",
+            description="The network of the devices loses packets. | Devices are often offline for minutes.",
+        ),
+        easy=options(frequency="needed within seconds"),
+        edge=options(latency_need="20 s | 40 s"),
+        plain=(
+            "Alarms have to be raised within {latency_need} of a reading.",
+            "Operators act on a reading within {latency_need}.",
+        ),
+        lures=(
+            "The management report is monthly.",
+            "Clocks of the devices drift by seconds.",
+            "A gateway sends what it kept when it comes back.",
+        ),
+    ),
+    OracleRow(
+        14,
+        "S1,S2",
+        _STAGE,
+        Key((B, M), (S, C, P), (), (("write_in_bulk",),), ("stream_stack", "poll_tightly")),
+        options(
+            type="MQTT sensors | IoT sensors over MQTT | MQTT meters",
+            kind="mqtt",
+            latency_need="1 day",
+            volume="1GB/day | 8GB/day | 20GB/day",
+        ),
+        easy=options(frequency="daily report | once a day"),
+        edge=options(latency_need="12 h | 20 h"),
+        plain=(
+            "Only a daily report is made from the readings.",
+            "The readings are summed up once a day; nobody looks at them before.",
+        ),
+        lures=(
+            "The devices send a reading every second.",
+            "The vendor's example runs a stream processor.",
+            "A live map was discussed and dropped.",
+        ),
+    ),
+    OracleRow(
+        15,
+        "S13",
+        _STAGE,
+        Key(
+            (P,),
+            (B, M, C),
+            (),
+            (("verify_signature",), ("ack_then_queue",), ("merge_by_key",)),
+            ("work_in_handler", "poll_tightly", "drop_late"),
+        ),
+        options(
+            type="webhook | payment webhook | shop webhook",
+            kind="webhook",
+            volume="1GB/day | 3GB/day",
+            description=(
+                "The sender waits at most 10 seconds for an answer.",
+                "Events come in bursts, and the sender gives up after 5 seconds.",
+                "The sender repeats what is not answered within 15 seconds.",
+            ),
+        ),
+        easy=options(frequency="bursts of events"),
+        noise=options(latency_need="1 min | 5 min"),
+        edge=options(latency_need="15 min | 30 min"),
+        plain=(
+            "The provider calls us with each event.",
+            "Each event is posted to us.",
+        ),
+        lures=(
+            "The figures are only looked at in the morning.",
+            "Processing an event takes about 40 seconds.",
+            "At night there are hardly any events.",
+        ),
+    ),
+    OracleRow(
+        16,
+        "S10",
+        _STAGE,
+        Key((M,), (C, S), (), (("back_off",), ("watch_schema",)), ("poll_tightly", "stream_stack", *_LOG)),
+        options(
+            type="SaaS CRM | SaaS help desk | Salesforce",
+            kind="saas",
+            latency_need="30 min | 45 min",
+            volume="500MB/day | 1GB/day",
+            description="A managed connector exists. | A managed connector is licensed.",
+        ),
+        easy=options(frequency="every 30 minutes | twice an hour"),
+        noise=options(rate_limit="15000 calls/day | 100000 calls/day"),
+        edge=options(latency_need="15 min | 1 h", rate_limit="5000 calls/day"),
+        plain=(
+            "Sellers want to see changes within {latency_need}; calls are counted, and admins add fields.",
+            "Data may be {latency_need} old; the service counts our calls and its fields change often.",
+        ),
+        lures=(
+            "The service keeps its data in some relational database of its own.",
+            "Custom fields are added about once a week.",
+            "The order database is followed change by change already.",
+        ),
+    ),
+)
