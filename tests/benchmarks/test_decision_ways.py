@@ -70,6 +70,7 @@ def test_what_failed_is_counted_and_in_no_mean() -> None:
     assert untold.cached is None
 
 
+@pytest.mark.slow
 def test_rules_stand_above_what_is_earned_without_looking() -> None:
     lines = {line.way: line.headline.mean for line in bench(96).without_model()}
     assert list(lines) == ["rules", "chance:permitted", "chance:all", "constant"]

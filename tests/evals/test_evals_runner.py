@@ -171,6 +171,7 @@ def test_models_run_side_by_side_each_on_its_own_endpoint(tmp_path: Path, start_
     assert Counter(row["variant"] for row in rows(run)) == {"a": CASES, "b": CASES}
 
 
+@pytest.mark.slow
 def test_a_model_that_is_down_does_not_stop_the_other(tmp_path: Path, start_simulator: Start) -> None:
     models = [
         {"name": "up", "base_url": start_simulator(**FAST)},
@@ -254,6 +255,7 @@ def test_a_model_that_refuses_everything_is_given_up(tmp_path: Path, start_simul
     assert "400" in next(iter(asked.gone.values()))
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_given_up_beside_a_model_that_answers(tmp_path: Path, start_simulator: Start) -> None:
     """Whether a model has ever answered is its own matter, not its neighbour's."""
     models = [

@@ -214,6 +214,7 @@ def smaller_files(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_disk_that_gets_full_is_told_and_the_run_goes_on_when_it_is_mended(
     tmp_path: Path, start_simulator: Start
 ) -> None:

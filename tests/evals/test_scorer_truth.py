@@ -56,6 +56,7 @@ def test_the_trap_of_each_case_scores_nothing(stage: str) -> None:
         assert (found["actions"], found["harmless"], found["headline"]) == (0.0, 0.0, 0.0), case.id
 
 
+@pytest.mark.slow
 @every_stage
 def test_the_right_decision_of_another_family_is_mostly_not_right_here(stage: str) -> None:
     found = [

@@ -85,6 +85,7 @@ def test_who_and_why_must_be_told(missing: str, told: list[str], capsys: pytest.
         here("approve", "orders", *told, missing, " ")
 
 
+@pytest.mark.slow
 def test_the_commands_load_no_mlflow_before_they_need_it() -> None:
     program = "import agents.cli.approvals_command, sys; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False).returncode == 0

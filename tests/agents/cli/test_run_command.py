@@ -228,6 +228,7 @@ def ids_in(out: Path) -> list[str]:
     return sorted(json.loads(line)["pipeline_id"] for line in out.read_bytes().splitlines())
 
 
+@pytest.mark.slow
 def test_a_long_run_shows_counts_and_has_a_row_for_every_pipeline(
     start_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -292,6 +292,7 @@ def test_a_half_answer_of_a_sound_endpoint_is_no_decision(start_simulator: Start
     assert all(given_by_the_rules(stage, "unusable") for stage in report.stages)
 
 
+@pytest.mark.slow
 def test_a_very_long_answer_is_kept_in_part_only() -> None:
     async def endless(_body: Body) -> str:
         return "x" * 300_000
