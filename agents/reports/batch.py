@@ -124,7 +124,7 @@ async def decide_all(setup: Setup, entries: Iterable[Entry], on_ended: OnEnded, 
 
 class _Traces:
     """Writes the traces that are wanted, one at a time beside the event loop, and takes off the list of what waits
-    those of pipelines that have been decided anew."""
+    those of pipelines that are decided again."""
 
     def __init__(self, setup: Setup, *, small: bool) -> None:
         self.setup = setup

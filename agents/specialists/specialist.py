@@ -21,7 +21,7 @@ from common.strict import Strict
 Fact = str | float | int | bool | list[float]
 Facts = dict[str, Fact]
 Predicate = Callable[[PipelineSpec, Label | None], bool]
-"""Whether something holds of a pipeline with this label. Pure; its docstring says what holds and whence it is known."""
+"""Whether something holds of a pipeline with this label. Pure; its docstring says what holds and its source."""
 
 
 class When(StrEnum):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agents.asking.endpoint.parameters import Parameters
 from agents.asking.variant import PromptVariant
 from agents.asking.ways.write import Unusable, read_written, schema_of, write_body, write_messages
 from agents.specialists.decision import NOTE_CHARACTERS, Decision, Reading
@@ -213,6 +214,18 @@ def test_without_a_grammar_what_stands_around_an_answer_is_left_aside(text: str)
     decision = read(text, LENIENT)
     assert (decision.choice.id, decision.ids[:2]) == ("batch", ("wash", "mend"))
     assert decision.reading is None  # what no mask bounded has no probability after the mask
+
+
+def test_a_fence_that_never_closes_is_read_in_linear_time() -> None:
+    # 200,000 blank lines took the earlier pattern, which was cubic, far longer than any test may take.
+    assert "not JSON" in problem("```\n" + "\n" * 200_000 + "{", LENIENT)
+
+
+def test_where_the_schema_is_left_out_an_answer_is_read_as_from_no_grammar() -> None:
+    variant = WRITE.with_parameters(Parameters(leave_out=("response_format",)))
+    assert "response_format" not in write_body(variant, asked(variant), "m")
+    decision = read("```json\n" + written(RIGHT) + "\n```", variant)
+    assert (decision.choice.id, decision.reading) == ("batch", None)
 
 
 @pytest.mark.parametrize("text", [f"Sure! {json.dumps(RIGHT)}", f"{json.dumps(RIGHT)} and more", "<think>{}"])

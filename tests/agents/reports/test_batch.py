@@ -19,6 +19,7 @@ from agents.labels.policy import load_policy
 from agents.reports.approvals import TraceMode
 from agents.reports.batch import FAILURES_TRACED, Outcome, Setup, decide_all
 from agents.reports.report import PipelineReport
+from agents.specialists import registry
 from common.console import BadInput, CannotJudge
 from serving.simulator import Fault
 from tests.agents.scripted import CALM, GRAVE
@@ -57,6 +58,15 @@ def test_a_condition_says_who_decides_and_by_which_policy() -> None:
     assert (condition["by"], condition["simulated"], condition["policy"]) == ("rules", False, "standard")
     other = by_rules(policy=load_policy("seed")).condition()
     assert other["policy_digest"] != condition["policy_digest"]
+
+
+def test_a_run_with_further_actions_is_another_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = by_rules().condition()
+    monkeypatch.setattr(registry, "_SPECIALISTS", dict(registry._SPECIALISTS))
+    quality = registry.specialist_of("quality")
+    registry.register(quality.with_actions((quality.catalogue[0].model_copy(update={"id": "added"}),)))
+    after = by_rules().condition()
+    assert {key for key in before if before[key] != after[key]} == {"actions_digest"}
 
 
 def test_entries_are_drawn_as_there_is_room_for_them() -> None:
